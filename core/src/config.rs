@@ -1,0 +1,9 @@
+//! How values are written by people, and how mistakes are told: each with file, key path, value and what would be right, all
+//! of them at once.
+
+pub mod duration; // 500ms, 1m30s
+pub mod size; // 64KiB
+pub mod percent; // 20%
+pub mod problem; // a mistake, and the list of them
+pub mod section; // one mapping of a YAML file, read key by key
+pub mod suggest; // did you mean

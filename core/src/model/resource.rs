@@ -1,0 +1,209 @@
+//! What a proxy is told: listeners, routes, clusters, assignments and what to capture. A file, xDS or DNS fills the same
+//! values, so that the proxy has one way to run whoever configures it. Names are the wire's: a route table is found by a
+//! listener's `routes`, a cluster by a route, an assignment by its cluster's name.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::endpoint::{CaptureMode, EndpointState, NetworkAddress};
+use super::names::{EndpointId, ServiceId};
+use super::policy::Policy;
+use super::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
+
+/// Everything one proxy was told, at one moment. Cheap to clone: the values are shared.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Resources {
+    pub listeners: BTreeMap<Arc<str>, Arc<Listener>>,
+    pub routes: BTreeMap<Arc<str>, Arc<RouteTable>>,
+    pub clusters: BTreeMap<Arc<str>, Arc<Cluster>>,
+    /// By the name of the cluster.
+    pub assignments: BTreeMap<Arc<str>, Arc<Assignment>>,
+    pub capture: Option<Arc<CaptureMap>>,
+}
+
+/// Where a listener's connections come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bind {
+    /// Opened by the proxy as it stands.
+    Address(SocketAddr),
+    /// The one captured connections are redirected to; it hands them on by where they were going.
+    OriginalDestination(SocketAddr),
+    /// Reached through the original-destination listener only: a virtual IP and port.
+    Captured(SocketAddr),
+    /// Not a socket at all: what `xds:///NAME` clients ask for by name.
+    Api,
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    pub name: Arc<str>,
+    pub bind: Bind,
+    pub protocol: ListenProtocol,
+    /// The route table for what turns out to be HTTP.
+    pub routes: Option<Arc<str>>,
+    /// The cluster for what turns out to be bytes.
+    pub tcp_cluster: Option<Arc<str>>,
+    /// From a file only.
+    pub tls: Option<TlsServer>,
+    pub limits: Limits,
+}
+
+/// How a listener terminates TLS. Paths to PEM files, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TlsServer {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// With it, a client must show a certificate that it signed.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// What a client may take of us, for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Limits {
+    /// From the first byte of a request head to its last.
+    pub header_timeout: Duration,
+    /// Between two pieces of a body, in either direction.
+    pub body_idle_timeout: Duration,
+    /// A kept-alive connection without a request.
+    pub idle_timeout: Duration,
+    /// The whole request head.
+    pub header_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(600),
+            header_bytes_max: 64 * 1024,
+        }
+    }
+}
+
+/// Which cluster a request goes to, by its authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteTable {
+    pub name: Arc<str>,
+    pub hosts: Vec<VirtualHost>,
+}
+
+/// One or more authorities that share a destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct VirtualHost {
+    pub name: Arc<str>,
+    /// Authorities in lower case, with and without a port, exact; `*` takes what nothing else does.
+    pub domains: Vec<Arc<str>>,
+    pub cluster: Arc<str>,
+}
+
+/// How one service port is called.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    pub name: Arc<str>,
+    /// For metrics and people; none in a proxy's own file and from foreign control planes.
+    pub service: Option<ServiceId>,
+    pub protocol: UpstreamProtocol,
+    pub policy: Policy,
+    pub source: EndpointSource,
+}
+
+/// Where a cluster's endpoints come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndpointSource {
+    /// The assignment that has the cluster's name.
+    Assignment,
+    /// SRV records (RFC 2782), resolved again by their TTL.
+    Dns {
+        /// Without scheme: `_http._tcp.api.shop.svc.mesh.internal`.
+        name: Arc<str>,
+        /// The system's resolver where none is named.
+        resolver: Option<SocketAddr>,
+    },
+}
+
+/// The endpoints of one cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Assignment {
+    pub cluster: Arc<str>,
+    /// In order of id.
+    pub endpoints: Vec<Target>,
+}
+
+/// One endpoint as a proxy dials it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Target {
+    pub id: EndpointId,
+    /// The address used by a caller that shares no network with it knowingly.
+    pub address: SocketAddr,
+    /// All its addresses, for a caller that knows its own networks. The port is that of `address`.
+    pub networks: Vec<NetworkAddress>,
+    /// Share of the traffic; 0 takes none but what is pinned to it.
+    pub weight: u32,
+    /// 0 first.
+    pub priority: u32,
+    pub zone: Option<Arc<str>>,
+    pub version: Option<Arc<str>>,
+    pub state: EndpointState,
+}
+
+/// What to capture, and whose each address is. One resource, named [`CaptureMap::NAME`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CaptureMap {
+    /// Every address in it is a virtual IP.
+    pub virtual_ip_range: IpNet,
+    pub workloads: Vec<CaptureWorkload>,
+    pub addresses: Vec<CapturedAddress>,
+}
+
+impl CaptureMap {
+    pub const NAME: &'static str = "capture";
+}
+
+/// A network namespace whose calls are captured.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CaptureWorkload {
+    pub id: EndpointId,
+    pub name: Arc<str>,
+    /// Whose calls these are.
+    pub service: ServiceId,
+    /// Path of the namespace file on the host.
+    pub namespace_path: Arc<str>,
+    /// Ids of its networks.
+    pub networks: Vec<Arc<str>>,
+}
+
+/// One address of one endpoint, on one network.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CapturedAddress {
+    pub address: IpAddr,
+    pub network: Arc<str>,
+    pub service: ServiceId,
+    /// None when the endpoint left and its address is only remembered.
+    pub endpoint: Option<EndpointId>,
+    pub mode: CaptureMode,
+    pub ports: Vec<CapturedPort>,
+    /// Names that mean exactly this endpoint: container name, hostname.
+    pub own_names: Vec<Arc<str>>,
+    /// Names that mean its service here: Compose's service name and the network's aliases.
+    pub service_names: Vec<Arc<str>>,
+}
+
+/// What stands behind one port of a captured address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CapturedPort {
+    /// What was dialled.
+    pub target: u16,
+    /// The service port it belongs to.
+    pub service_port: u16,
+    pub protocol: Protocol,
+}

@@ -1,0 +1,1 @@
+//! The control plane of one host: the walk of a container event.

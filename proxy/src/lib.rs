@@ -1,0 +1,1 @@
+//! The data plane: the walk of a request.
