@@ -2,6 +2,7 @@
 //! of them at once.
 
 pub mod duration; // 500ms, 1m30s
+pub mod timestamp; // 2024-05-01T10:00:00Z
 pub mod size; // 64KiB
 pub mod percent; // 20%
 pub mod problem; // a mistake, and the list of them

@@ -5,3 +5,4 @@ pub mod model; // what the mesh is made of
 pub mod config; // how values are written by people, and how mistakes are told
 pub mod telemetry; // log, metrics, build
 pub mod task; // drain, readiness, back-off: the life of a task
+pub mod compose; // what was asked for: the Compose file

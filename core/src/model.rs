@@ -7,5 +7,6 @@ pub mod service; // what is asked for by name
 pub mod policy; // how calls to a service are treated
 pub mod condition; // what is wrong with an object, in words
 pub mod snapshot; // the whole catalogue, immutable and numbered
+pub mod replicas; // what was asked for, what runs, and the plan between
 pub mod resource; // what a proxy is told: listeners, routes, clusters, assignments, capture
 pub mod reason; // why a request was refused: one vocabulary

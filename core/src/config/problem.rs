@@ -34,7 +34,12 @@ pub struct Problems {
 
 impl Problems {
     #[must_use]
-    pub fn one(origin: impl Into<String>, key: impl Into<String>, value: Option<String>, wanted: impl Into<String>) -> Self {
+    pub fn one(
+        origin: impl Into<String>,
+        key: impl Into<String>,
+        value: Option<String>,
+        wanted: impl Into<String>,
+    ) -> Self {
         let problem = Problem { key: key.into(), value, wanted: wanted.into() };
         Self { origin: origin.into(), list: vec![problem] }
     }

@@ -28,10 +28,20 @@ impl Document {
     /// One [`Problem`] with the line and column when it is no YAML or its root is no mapping.
     pub fn parse(origin: impl Into<String>, text: &str) -> Result<Self, Problems> {
         let origin = origin.into();
-        let mut root: Value = serde_yaml::from_str(text)
+        let root: Value = serde_yaml::from_str(text)
             .map_err(|error| Problems::one(origin.clone(), "(file)", None, format!("is not valid YAML: {error}")))?;
-        root.apply_merge()
-            .map_err(|error| Problems::one(origin.clone(), "(file)", None, format!("has a wrong merge key: {error}")))?;
+        Self::of(origin, root)
+    }
+
+    /// A document of values that were parsed already (and perhaps changed since: variables filled in).
+    ///
+    /// # Errors
+    /// One [`Problem`] when its root is no mapping, or a merge key names none.
+    pub fn of(origin: impl Into<String>, mut root: Value) -> Result<Self, Problems> {
+        let origin = origin.into();
+        root.apply_merge().map_err(|error| {
+            Problems::one(origin.clone(), "(file)", None, format!("has a wrong merge key: {error}"))
+        })?;
         if root.is_null() {
             root = Value::Mapping(Mapping::new());
         }

@@ -34,6 +34,23 @@ pub enum ConditionKind {
     VirtualIpExhausted,
 }
 
+impl ConditionKind {
+    pub const ALL: [Self; 12] = [
+        Self::UnknownLabel,
+        Self::InvalidLabel,
+        Self::InvalidName,
+        Self::NameClash,
+        Self::NoPort,
+        Self::PortConflict,
+        Self::NoSharedNetwork,
+        Self::HostNetworkNotCaptured,
+        Self::Unreachable,
+        Self::InvalidFile,
+        Self::ProviderUnavailable,
+        Self::VirtualIpExhausted,
+    ];
+}
+
 impl fmt::Display for ConditionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

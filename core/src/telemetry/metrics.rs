@@ -17,6 +17,5 @@ pub fn render(registry: &Registry) -> String {
 }
 
 /// Buckets of a request's duration, in seconds: OpenTelemetry's, with finer ones from half a millisecond for a mesh.
-pub const DURATION_BUCKETS_SECONDS: [f64; 17] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+pub const DURATION_BUCKETS_SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];

@@ -1,0 +1,209 @@
+//! One listener: LDS.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::listener::v3 as pb;
+use envoy_types::pb::envoy::config::listener::v3::filter;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use envoy_types::pb::google::protobuf::Any;
+use mesh_core::config::duration as go_duration;
+use mesh_core::model::protocol::ListenProtocol;
+use mesh_core::model::resource::{Bind, Limits, Listener};
+use prost::Name as _;
+
+use super::{At, DecodeError};
+use crate::encode::listener::{Extra, ExtraLimits, NO_LISTENER_CLUSTER};
+
+/// Listener filters that change nothing but what is known of a connection.
+const KNOWN_LISTENER_FILTERS: [&str; 3] = [
+    "envoy.filters.listener.original_dst",
+    "envoy.filters.listener.http_inspector",
+    "envoy.filters.listener.tls_inspector",
+];
+
+/// What the filter chains lead to.
+#[derive(Debug, Default)]
+struct Destinations {
+    routes: Option<Arc<str>>,
+    tcp_cluster: Option<Arc<str>>,
+    limits: Option<Limits>,
+}
+
+pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError> {
+    let message: pb::Listener = at.message("listener", value)?;
+    let mut to = Destinations::default();
+    let bind = if let Some(api) = &message.api_listener {
+        let any = api.api_listener.as_ref().ok_or_else(|| at.missing("api_listener.api_listener", "HCM is wanted"))?;
+        network_filter(at, "api_listener.api_listener", any, &mut to)?;
+        Bind::Api
+    } else {
+        refuse_what_is_not_done(at, &message)?;
+        chains(at, &message, &mut to)?;
+        bind(at, &message)?
+    };
+    if to.tcp_cluster.as_deref() == Some(NO_LISTENER_CLUSTER) {
+        to.tcp_cluster = None;
+    } else if to.routes.is_none() && to.tcp_cluster.is_none() {
+        return Err(at.missing("filter_chains", "a chain with HCM or tcp_proxy is wanted"));
+    }
+    let extra: Option<Extra> = at.extra("metadata", message.metadata.as_ref())?;
+    let (protocol, limits) = match extra {
+        Some(extra) => (extra.protocol, exact_limits(at, &extra.limits)?),
+        None => (protocol_of(&to), to.limits.unwrap_or_default()),
+    };
+    let name = message.name.into();
+    Ok(Listener { name, bind, protocol, routes: to.routes, tcp_cluster: to.tcp_cluster, tls: None, limits })
+}
+
+fn protocol_of(to: &Destinations) -> ListenProtocol {
+    match (&to.routes, &to.tcp_cluster) {
+        (Some(_), None) => ListenProtocol::Http,
+        (None, Some(_)) => ListenProtocol::Tcp,
+        (Some(_), Some(_)) | (None, None) => ListenProtocol::Auto,
+    }
+}
+
+fn exact_limits(at: At<'_>, extra: &ExtraLimits) -> Result<Limits, DecodeError> {
+    let duration = |field: &str, text: &str| {
+        let field = format!("metadata.filter_metadata.mesh.limits.{field}");
+        go_duration::parse(text).map_err(|_| at.invalid(&field, text, "a duration such as 5s is wanted"))
+    };
+    Ok(Limits {
+        header_timeout: duration("header_timeout", &extra.header_timeout)?,
+        body_idle_timeout: duration("body_idle_timeout", &extra.body_idle_timeout)?,
+        idle_timeout: duration("idle_timeout", &extra.idle_timeout)?,
+        header_bytes_max: extra.header_bytes_max,
+    })
+}
+
+fn bind(at: At<'_>, message: &pb::Listener) -> Result<Bind, DecodeError> {
+    let address = at.socket("address", message.address.as_ref())?;
+    let is_true = |flag: Option<&envoy_types::pb::google::protobuf::BoolValue>| flag.is_some_and(|flag| flag.value);
+    if is_true(message.use_original_dst.as_ref()) {
+        return Ok(Bind::OriginalDestination(address));
+    }
+    let captured = message.bind_to_port.as_ref().is_some_and(|flag| !flag.value);
+    Ok(if captured { Bind::Captured(address) } else { Bind::Address(address) })
+}
+
+fn refuse_what_is_not_done(at: At<'_>, message: &pb::Listener) -> Result<(), DecodeError> {
+    if !message.additional_addresses.is_empty() {
+        return Err(at.unsupported("additional_addresses", "set", "one address per listener is wanted"));
+    }
+    if message.udp_listener_config.is_some() {
+        return Err(at.unsupported("udp_listener_config", "set", "a TCP listener is wanted"));
+    }
+    if message.filter_chain_matcher.is_some() {
+        return Err(at.unsupported("filter_chain_matcher", "set", "filter_chains alone are wanted"));
+    }
+    let unknown = message.listener_filters.iter().find(|one| !KNOWN_LISTENER_FILTERS.contains(&one.name.as_str()));
+    match unknown {
+        Some(filter) => Err(at.unsupported("listener_filters", &filter.name, "original_dst or inspectors are wanted")),
+        None => Ok(()),
+    }
+}
+
+/// At most one chain for HTTP and one for bytes; nothing but the protocol may tell them apart.
+fn chains(at: At<'_>, message: &pb::Listener, to: &mut Destinations) -> Result<(), DecodeError> {
+    for chain in message.filter_chains.iter().chain(&message.default_filter_chain) {
+        if chain.transport_socket.is_some() {
+            return Err(at.unsupported("filter_chains.transport_socket", "TLS", "a listener in plain text is wanted"));
+        }
+        if let Some(matched) = &chain.filter_chain_match {
+            let application_protocols = matched.application_protocols.clone();
+            let alone = pb::FilterChainMatch { application_protocols, ..pb::FilterChainMatch::default() };
+            if *matched != alone {
+                let wanted = "a match on application_protocols alone is wanted";
+                return Err(at.unsupported("filter_chains.filter_chain_match", "more", wanted));
+            }
+        }
+        let [only] = &chain.filters[..] else {
+            let wanted = "exactly one network filter is wanted: HCM or tcp_proxy";
+            return Err(at.unsupported("filter_chains.filters", chain.filters.len(), wanted));
+        };
+        match &only.config_type {
+            Some(filter::ConfigType::TypedConfig(any)) => network_filter(at, "filter_chains.filters", any, to)?,
+            Some(filter::ConfigType::ConfigDiscovery(_)) => {
+                return Err(at.unsupported(
+                    "filter_chains.filters.config_discovery",
+                    &only.name,
+                    "typed_config is wanted",
+                ));
+            }
+            None => return Err(at.missing("filter_chains.filters.typed_config", "HCM or tcp_proxy is wanted")),
+        }
+    }
+    Ok(())
+}
+
+fn network_filter(at: At<'_>, field: &str, any: &Any, to: &mut Destinations) -> Result<(), DecodeError> {
+    let twice = |what: &str| at.unsupported(field, what, "one chain for HTTP and one for bytes at most are wanted");
+    if let Some(manager) = at.unpack::<hcm::HttpConnectionManager>(field, any)? {
+        if to.routes.is_some() {
+            return Err(twice("a second HCM"));
+        }
+        to.routes = Some(routes(at, field, &manager)?);
+        to.limits = Some(limits(at, &manager)?);
+        Ok(())
+    } else if let Some(proxy) = at.unpack::<TcpProxy>(field, any)? {
+        if to.tcp_cluster.is_some() {
+            return Err(twice("a second tcp_proxy"));
+        }
+        match proxy.cluster_specifier {
+            Some(ClusterSpecifier::Cluster(cluster)) => to.tcp_cluster = Some(cluster.into()),
+            _ => return Err(at.unsupported(field, "weighted or no clusters", "one cluster is wanted")),
+        }
+        Ok(())
+    } else {
+        Err(at.unsupported(field, &any.type_url, "HCM or tcp_proxy is wanted"))
+    }
+}
+
+fn routes(at: At<'_>, field: &str, manager: &hcm::HttpConnectionManager) -> Result<Arc<str>, DecodeError> {
+    for http_filter in &manager.http_filters {
+        let router = match &http_filter.config_type {
+            Some(hcm::http_filter::ConfigType::TypedConfig(any)) => any.type_url == Router::type_url(),
+            _ => false,
+        };
+        if !router && !http_filter.is_optional && !http_filter.disabled {
+            return Err(at.unsupported("http_filters", &http_filter.name, "the router alone is wanted"));
+        }
+    }
+    match &manager.route_specifier {
+        Some(RouteSpecifier::Rds(rds)) => {
+            at.over_ads("rds.config_source", rds.config_source.as_ref())?;
+            Ok(rds.route_config_name.as_str().into())
+        }
+        Some(RouteSpecifier::RouteConfig(_)) => Err(at.unsupported("route_config", "inline", "`rds` is wanted")),
+        Some(RouteSpecifier::ScopedRoutes(_)) => Err(at.unsupported("scoped_routes", "set", "`rds` is wanted")),
+        None => Err(at.missing(field, "`rds` is wanted")),
+    }
+}
+
+fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager) -> Result<Limits, DecodeError> {
+    let mut limits = Limits::default();
+    let set = |limit: &mut Duration, field: &str, value: Option<&_>| {
+        if let Some(value) = value {
+            let value = at.duration(field, value)?;
+            // Zero turns a limit off in xDS; ours are always on, so the default stays.
+            if !value.is_zero() {
+                *limit = value;
+            }
+        }
+        Ok::<(), DecodeError>(())
+    };
+    set(&mut limits.header_timeout, "request_headers_timeout", manager.request_headers_timeout.as_ref())?;
+    set(&mut limits.body_idle_timeout, "stream_idle_timeout", manager.stream_idle_timeout.as_ref())?;
+    let common = manager.common_http_protocol_options.as_ref();
+    let idle = common.and_then(|common| common.idle_timeout.as_ref());
+    set(&mut limits.idle_timeout, "common_http_protocol_options.idle_timeout", idle)?;
+    if let Some(kb) = &manager.max_request_headers_kb {
+        limits.header_bytes_max = kb.value as usize * 1024;
+    }
+    Ok(limits)
+}

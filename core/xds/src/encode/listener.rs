@@ -1,0 +1,194 @@
+//! One listener: LDS.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::config::listener::v3 as pb;
+use envoy_types::pb::envoy::config::listener::v3::{filter, listener_filter};
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
+    CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
+};
+use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use envoy_types::pb::google::protobuf::BoolValue;
+use mesh_core::config::duration as go_duration;
+use mesh_core::model::protocol::ListenProtocol;
+use mesh_core::model::resource::{Bind, Limits, Listener};
+use prost::{Message, Name};
+use serde::{Deserialize, Serialize};
+
+use super::{EncodeError, duration, number, over_ads, pack, socket};
+use crate::kind::Kind;
+use crate::metadata;
+use crate::packed::{Packed, version_of};
+
+/// How long an `auto` listener waits for the client's first bytes before it takes them for raw.
+pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Where an original-destination listener's connections go when nobody listens at their destination. No cluster is called
+/// that, so they are closed; our own proxy decides by itself.
+pub(crate) const NO_LISTENER_CLUSTER: &str = "no-listener-at-destination";
+
+/// Envoy's highest `max_request_headers_kb`.
+const HEADERS_KB_MAX: usize = 8192;
+
+/// What a listener carries for us.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Extra {
+    pub protocol: ListenProtocol,
+    pub limits: ExtraLimits,
+}
+
+/// [`Limits`], durations as people write them.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ExtraLimits {
+    pub header_timeout: String,
+    pub body_idle_timeout: String,
+    pub idle_timeout: String,
+    pub header_bytes_max: usize,
+}
+
+/// Encodes one listener.
+///
+/// # Errors
+/// [`EncodeError::ListenerWithTls`]: only a proxy's own file has such listeners. [`EncodeError::ListenerToNowhere`].
+pub fn listener(listener: &Listener) -> Result<Packed, EncodeError> {
+    if listener.tls.is_some() {
+        return Err(EncodeError::ListenerWithTls { listener: listener.name.clone() });
+    }
+    let mut message = pb::Listener {
+        name: listener.name.to_string(),
+        metadata: Some(metadata::carrying(&extra(listener))),
+        ..pb::Listener::default()
+    };
+    match listener.bind {
+        Bind::Api => {
+            let manager = connection_manager(listener).ok_or_else(|| to_nowhere(listener))?;
+            message.api_listener = Some(pb::ApiListener { api_listener: Some(pack(&manager)) });
+        }
+        Bind::Address(address) => {
+            message.address = Some(socket(address));
+            set_chains(&mut message, listener)?;
+        }
+        Bind::Captured(address) => {
+            message.address = Some(socket(address));
+            message.bind_to_port = Some(BoolValue { value: false });
+            set_chains(&mut message, listener)?;
+        }
+        Bind::OriginalDestination(address) => {
+            message.address = Some(socket(address));
+            message.use_original_dst = Some(BoolValue { value: true });
+            message.listener_filters =
+                vec![listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default())];
+            if listener.routes.is_none() && listener.tcp_cluster.is_none() {
+                message.filter_chains = vec![chain(tcp_proxy(&listener.name, NO_LISTENER_CLUSTER))];
+            } else {
+                set_chains(&mut message, listener)?;
+            }
+        }
+    }
+    Ok(Packed { name: listener.name.clone(), version: version_of(Kind::Listener, listener), body: pack(&message) })
+}
+
+fn to_nowhere(listener: &Listener) -> EncodeError {
+    EncodeError::ListenerToNowhere { listener: listener.name.clone() }
+}
+
+/// With both a table and a cluster, the first bytes decide, within [`DETECT_TIMEOUT`].
+fn set_chains(message: &mut pb::Listener, listener: &Listener) -> Result<(), EncodeError> {
+    let http =
+        connection_manager(listener).map(|m| network_filter("envoy.filters.network.http_connection_manager", &m));
+    let tcp = listener.tcp_cluster.as_ref().map(|cluster| tcp_proxy(&listener.name, cluster));
+    match (http, tcp) {
+        (None, None) => return Err(to_nowhere(listener)),
+        (Some(only), None) | (None, Some(only)) => message.filter_chains = vec![chain(only)],
+        (Some(http), Some(tcp)) => {
+            let protocols = ["http/1.0", "http/1.1", "h2c"].map(str::to_owned).to_vec();
+            let matched = pb::FilterChainMatch { application_protocols: protocols, ..pb::FilterChainMatch::default() };
+            message.filter_chains = vec![pb::FilterChain { filter_chain_match: Some(matched), ..chain(http) }];
+            message.default_filter_chain = Some(chain(tcp));
+            let inspector = listener_filter("envoy.filters.listener.http_inspector", &HttpInspector::default());
+            message.listener_filters.push(inspector);
+            message.listener_filters_timeout = Some(duration(DETECT_TIMEOUT));
+            message.continue_on_listener_filters_timeout = true;
+        }
+    }
+    Ok(())
+}
+
+fn chain(filter: pb::Filter) -> pb::FilterChain {
+    pb::FilterChain { filters: vec![filter], ..pb::FilterChain::default() }
+}
+
+fn network_filter<M: Message + Name>(name: &str, config: &M) -> pb::Filter {
+    pb::Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(pack(config))) }
+}
+
+fn listener_filter<M: Message + Name>(name: &str, config: &M) -> pb::ListenerFilter {
+    pb::ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(pack(config))),
+        ..pb::ListenerFilter::default()
+    }
+}
+
+fn tcp_proxy(stat_prefix: &str, cluster: &str) -> pb::Filter {
+    let config = TcpProxy {
+        stat_prefix: stat_prefix.to_owned(),
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..TcpProxy::default()
+    };
+    network_filter("envoy.filters.network.tcp_proxy", &config)
+}
+
+fn connection_manager(listener: &Listener) -> Option<hcm::HttpConnectionManager> {
+    let routes = listener.routes.as_ref()?;
+    let router = hcm::HttpFilter {
+        name: "envoy.filters.http.router".to_owned(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
+        ..hcm::HttpFilter::default()
+    };
+    let limits = listener.limits;
+    Some(hcm::HttpConnectionManager {
+        codec_type: CodecType::Auto.into(),
+        stat_prefix: listener.name.to_string(),
+        route_specifier: Some(RouteSpecifier::Rds(hcm::Rds {
+            config_source: Some(over_ads()),
+            route_config_name: routes.to_string(),
+        })),
+        http_filters: vec![router],
+        // The answer's own `server` header stays.
+        server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
+        common_http_protocol_options: Some(HttpProtocolOptions {
+            idle_timeout: Some(duration(limits.idle_timeout)),
+            ..HttpProtocolOptions::default()
+        }),
+        request_headers_timeout: Some(duration(limits.header_timeout)),
+        // Envoy's would also end a silent WebSocket and a slow answer; ours is about bodies only, and carried beside.
+        stream_idle_timeout: Some(duration(Duration::ZERO)),
+        max_request_headers_kb: Some(number(headers_kb(limits.header_bytes_max))),
+        ..hcm::HttpConnectionManager::default()
+    })
+}
+
+fn headers_kb(bytes: usize) -> u32 {
+    bytes.div_ceil(1024).clamp(1, HEADERS_KB_MAX).try_into().unwrap_or(u32::MAX)
+}
+
+fn extra(listener: &Listener) -> Extra {
+    let Limits { header_timeout, body_idle_timeout, idle_timeout, header_bytes_max } = listener.limits;
+    Extra {
+        protocol: listener.protocol,
+        limits: ExtraLimits {
+            header_timeout: go_duration::format(header_timeout),
+            body_idle_timeout: go_duration::format(body_idle_timeout),
+            idle_timeout: go_duration::format(idle_timeout),
+            header_bytes_max,
+        },
+    }
+}

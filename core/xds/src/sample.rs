@@ -1,0 +1,175 @@
+//! Seeded random resources, for tests: every field, every variant, the edges of every range.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fastrand::Rng;
+use mesh_core::config::percent::Percent;
+use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
+use mesh_core::model::names::{EndpointId, Name, ServiceId};
+use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn};
+use mesh_core::model::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
+use mesh_core::model::resource::{
+    Assignment, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
+    Listener, RouteTable, Target, VirtualHost,
+};
+
+pub(crate) fn text(random: &mut Rng) -> Arc<str> {
+    (0..random.usize(1..12)).map(|_| random.lowercase()).collect::<String>().into()
+}
+
+fn maybe<T>(random: &mut Rng, make: impl FnOnce(&mut Rng) -> T) -> Option<T> {
+    random.bool().then(|| make(random))
+}
+
+fn pick<T: Copy>(random: &mut Rng, from: &[T]) -> T {
+    from[random.usize(..from.len())]
+}
+
+fn number(random: &mut Rng) -> u32 {
+    let any = random.u32(..);
+    pick(random, &[0, 1, 100, u32::MAX, any])
+}
+
+fn duration(random: &mut Rng) -> Duration {
+    Duration::from_millis(random.u64(0..10_000_000))
+}
+
+fn ip(random: &mut Rng) -> IpAddr {
+    if random.u8(..4) == 0 { Ipv6Addr::from(random.u128(..)).into() } else { Ipv4Addr::from(random.u32(..)).into() }
+}
+
+fn socket(random: &mut Rng) -> SocketAddr {
+    SocketAddr::new(ip(random), random.u16(..))
+}
+
+fn service(random: &mut Rng) -> ServiceId {
+    ServiceId::new(Name::new(&text(random)).unwrap(), Name::new(&text(random)).unwrap())
+}
+
+pub(crate) fn policy(random: &mut Rng) -> Policy {
+    let on: BTreeSet<RetryOn> = RetryOn::ALL.into_iter().filter(|_| random.bool()).collect();
+    Policy {
+        balance: pick(random, &[Balance::LeastRequest, Balance::RoundRobin]),
+        timeout: maybe(random, |random| duration(random) + Duration::from_millis(1)),
+        connect_timeout: ConnectTimeout(duration(random)),
+        retry: Retry {
+            on,
+            attempts: number(random),
+            budget: Percent::from_hundredths(random.u32(..=1000_00)),
+            budget_min_per_second: number(random),
+            methods: pick(random, &[RetryMethods::Idempotent, RetryMethods::Any]),
+        },
+        circuit: Circuit { connections_max: number(random), pending_max: number(random), requests_max: number(random) },
+        outlier: Outlier {
+            consecutive_5xx: number(random),
+            base_ejection_time: duration(random),
+            max_ejection_time: duration(random),
+            max_ejection_percent: Percent::from_hundredths(random.u32(..=1000_00)),
+        },
+    }
+}
+
+pub(crate) fn cluster(random: &mut Rng) -> Cluster {
+    let protocols = [UpstreamProtocol::Http1, UpstreamProtocol::Http2, UpstreamProtocol::AsDownstream];
+    Cluster {
+        name: text(random),
+        service: maybe(random, service),
+        protocol: pick(random, &protocols),
+        policy: policy(random),
+        source: EndpointSource::Assignment,
+    }
+}
+
+pub(crate) fn assignment(random: &mut Rng) -> Assignment {
+    let states = [EndpointState::Ready, EndpointState::NotReady, EndpointState::Draining];
+    let mut targets = BTreeMap::new();
+    for _ in 0..random.usize(..8) {
+        let id = EndpointId::new(&text(random), random.u64(..));
+        let networks = (0..random.usize(..3)).map(|_| NetworkAddress { network: text(random), address: ip(random) });
+        let target = Target {
+            id: id.clone(),
+            networks: networks.collect(),
+            address: socket(random),
+            weight: number(random),
+            priority: number(random),
+            zone: maybe(random, text),
+            version: maybe(random, text),
+            state: pick(random, &states),
+        };
+        targets.insert(id, target);
+    }
+    Assignment { cluster: text(random), endpoints: targets.into_values().collect() }
+}
+
+pub(crate) fn listener(random: &mut Rng) -> Listener {
+    let address = socket(random);
+    let binds = [Bind::Address(address), Bind::OriginalDestination(address), Bind::Captured(address), Bind::Api];
+    let bind = pick(random, &binds);
+    let (mut routes, mut tcp_cluster) = (maybe(random, text), maybe(random, text));
+    match bind {
+        Bind::Api => (routes, tcp_cluster) = (Some(text(random)), None),
+        Bind::OriginalDestination(_) => {}
+        Bind::Address(_) | Bind::Captured(_) => {
+            if routes.is_none() && tcp_cluster.is_none() {
+                routes = Some(text(random));
+            }
+        }
+    }
+    Listener {
+        name: text(random),
+        bind,
+        protocol: pick(random, &[ListenProtocol::Http, ListenProtocol::Tcp, ListenProtocol::Auto]),
+        routes,
+        tcp_cluster,
+        tls: None,
+        limits: Limits {
+            header_timeout: duration(random),
+            body_idle_timeout: duration(random),
+            idle_timeout: duration(random),
+            header_bytes_max: random.usize(..100_000_000),
+        },
+    }
+}
+
+pub(crate) fn route_table(random: &mut Rng) -> RouteTable {
+    let mut domains = BTreeSet::new();
+    let hosts = (0..random.usize(..5)).map(|_| {
+        let own: Vec<_> =
+            (0..random.usize(1..4)).map(|_| text(random)).filter(|one| domains.insert(one.clone())).collect();
+        VirtualHost { name: text(random), domains: own, cluster: text(random) }
+    });
+    let hosts = hosts.filter(|host| !host.domains.is_empty()).collect();
+    RouteTable { name: text(random), hosts }
+}
+
+pub(crate) fn capture(random: &mut Rng) -> CaptureMap {
+    let modes = [CaptureMode::Auto, CaptureMode::Service, CaptureMode::Pinned, CaptureMode::Off];
+    let address = |random: &mut Rng| CapturedAddress {
+        address: ip(random),
+        network: text(random),
+        service: service(random),
+        endpoint: maybe(random, |random| EndpointId::new(&text(random), random.u64(..))),
+        mode: pick(random, &modes),
+        ports: vec![CapturedPort {
+            target: random.u16(..),
+            service_port: random.u16(..),
+            protocol: pick(random, &Protocol::ALL),
+        }],
+        own_names: vec![text(random)],
+        service_names: vec![text(random)],
+    };
+    CaptureMap {
+        virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
+        workloads: vec![CaptureWorkload {
+            id: EndpointId::new(&text(random), random.u64(..)),
+            name: text(random),
+            service: service(random),
+            namespace_path: text(random),
+            networks: vec![text(random)],
+        }],
+        addresses: (0..random.usize(..4)).map(|_| address(random)).collect(),
+    }
+}

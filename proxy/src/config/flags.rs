@@ -1,0 +1,184 @@
+//! The command line of `mesh-proxy`. Each flag has a variable `MESH_*`; a flag holds over its variable, and both over the file.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Parser};
+use mesh_core::config::duration;
+
+use super::Config;
+
+/// The data plane of Weft: carries calls between services, one per host or one beside a container.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "mesh-proxy", version = mesh_core::telemetry::build_info::VERSION, max_term_width = 100)]
+#[command(group = ArgGroup::new("source").args(["xds", "config"]).required(true).multiple(true))]
+#[command(group = ArgGroup::new("mode").args(["capture", "sidecar", "bind"]).multiple(false))]
+pub struct Flags {
+    /// Take listeners, routes and endpoints from a control plane (xDS v3, ADS)
+    #[arg(long, env = "MESH_XDS", value_name = "HOST:PORT", value_parser = parse_host_port)]
+    pub xds: Option<HostPort>,
+
+    /// Capture the connections of every meshed container on this host
+    #[arg(long, env = "MESH_CAPTURE", requires = "xds")]
+    pub capture: bool,
+
+    /// Capture the connections of the network namespace that this proxy shares with an application
+    #[arg(long, env = "MESH_SIDECAR", requires = "xds")]
+    pub sidecar: bool,
+
+    /// Listen on this address, one port per service port [default: 127.0.0.1]
+    #[arg(long, env = "MESH_BIND", value_name = "ADDRESS", requires = "xds")]
+    pub bind: Option<IpAddr>,
+
+    /// What the control plane calls this proxy [default: the host's name]
+    #[arg(long, env = "MESH_NODE_ID", value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub node_id: Option<String>,
+
+    /// Take listeners and services from a file; beside --xds, its names must be its own
+    #[arg(long, env = "MESH_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Check the file, tell every mistake in it, and exit: 0 when there is none, 1 otherwise
+    #[arg(long, requires = "config")]
+    pub check: bool,
+
+    /// How long requests under way may take to finish after SIGTERM
+    #[arg(long, env = "MESH_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// Threads that carry requests [default: one a core]
+    #[arg(long, env = "MESH_WORKERS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+
+    /// Where metrics, readiness and state are served [default: 127.0.0.1:14020]
+    #[arg(long, env = "MESH_ADMIN_LISTEN", value_name = "ADDRESS")]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Write one JSON line a request on stdout
+    #[arg(long, env = "MESH_ACCESS_LOG")]
+    pub access_log: bool,
+
+    /// Keep what the control plane said last here, to start from it while it is away
+    #[arg(long, env = "MESH_STATE_DIR", value_name = "FOLDER", requires = "xds")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// A host, by name or address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// An IPv6 address without its brackets.
+    pub host: String,
+    pub port: u16,
+}
+
+/// What a proxy with a control plane does with what it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Inside the namespaces of the containers of this host.
+    Capture,
+    /// Inside its own namespace.
+    Sidecar,
+    /// On listeners of its own, at this address.
+    Bind(IpAddr),
+}
+
+impl Flags {
+    /// How the control plane's listeners are opened; of no meaning without `--xds`.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match (self.capture, self.sidecar) {
+            (true, _) => Mode::Capture,
+            (_, true) => Mode::Sidecar,
+            _ => Mode::Bind(self.bind.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        }
+    }
+
+    /// The file's settings, with those of the command line over them.
+    #[must_use]
+    pub fn over(&self, config: Config) -> Config {
+        Config {
+            workers: self.workers.map_or(config.workers, usize::from),
+            admin: self.admin_listen.unwrap_or(config.admin),
+            access_log: self.access_log || config.access_log,
+            ..config
+        }
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+fn parse_host_port(text: &str) -> Result<HostPort, String> {
+    let wanted = || "HOST:PORT such as 127.0.0.1:14010 is wanted".to_owned();
+    let (host, port) = text.rsplit_once(':').ok_or_else(wanted)?;
+    let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wanted)?;
+    let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(v6) if v6.parse::<std::net::Ipv6Addr>().is_ok() => v6,
+        None if !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)) => host,
+        _ => return Err(wanted()),
+    };
+    Ok(HostPort { host: host.to_owned(), port })
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration::parse(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(arguments: &str) -> Result<Flags, String> {
+        let arguments = std::iter::once("mesh-proxy").chain(arguments.split_whitespace());
+        Flags::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_have_their_meaning() {
+        let mode = |arguments: &str| read(arguments).unwrap().mode();
+        assert_eq!(mode("--xds 127.0.0.1:14010"), Mode::Bind("127.0.0.1".parse().unwrap()));
+        assert_eq!(mode("--xds discovery:14010 --bind 0.0.0.0"), Mode::Bind("0.0.0.0".parse().unwrap()));
+        assert_eq!(mode("--xds discovery:14010 --capture"), Mode::Capture);
+        assert_eq!(mode("--xds discovery:14010 --sidecar"), Mode::Sidecar);
+        let flags =
+            read("--config a.yaml --xds [::1]:9 --drain-timeout 1m30s --node-id n --workers 3 --access-log").unwrap();
+        assert_eq!(flags.xds, Some(HostPort { host: "::1".into(), port: 9 }));
+        assert_eq!(flags.xds.as_ref().map(HostPort::to_string).as_deref(), Some("[::1]:9"));
+        assert_eq!((flags.drain_timeout, flags.node_id.as_deref()), (Duration::from_secs(90), Some("n")));
+        let config = flags.over(Config { workers: 1, ..Config::default() });
+        assert_eq!((config.workers, config.access_log, config.admin), (3, true, Config::default().admin));
+        assert_eq!(read("--config a.yaml").unwrap().drain_timeout, Duration::from_secs(30));
+        assert!(read("--config a.yaml --check").unwrap().check);
+    }
+
+    #[test]
+    fn what_excludes_itself_is_told() {
+        let check = |arguments: &str, part: &str| {
+            let error = read(arguments).expect_err(arguments);
+            assert!(error.contains(part), "{arguments}: {error}");
+        };
+        check("", "--xds <HOST:PORT>");
+        check("--capture", "--xds <HOST:PORT>");
+        check("--xds a:1 --capture --sidecar", "cannot be used with");
+        check("--xds a:1 --capture --bind 127.0.0.1", "cannot be used with");
+        check("--config a.yaml --sidecar", "--xds <HOST:PORT>");
+        check("--xds a:1 --check", "--config <FILE>");
+        check("--xds a:1 --node-id", "--node-id");
+        check("--xds a:1 --workers 0", "0 is not in 1..=1024");
+        check("--xds a:1 --drain-timeout 30", "a duration such as");
+        for wrong in ["a", "a:", ":1", "a:0", "a:99999", "[::1:1", "::1:1", "http://a:1"] {
+            check(&format!("--xds {wrong}"), "HOST:PORT such as");
+        }
+    }
+}

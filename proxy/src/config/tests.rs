@@ -1,0 +1,326 @@
+//! The file: what right ones mean, and what every mistake is told as.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::config::percent::Percent;
+use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn};
+use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
+use mesh_core::model::resource::{Bind, EndpointSource, Limits};
+
+use super::*;
+
+/// As it stands in the contract, with one more listener.
+const WHOLE: &str = r#"
+workers: 1
+admin: { listen: 127.0.0.1:14020 }
+access_log: false
+listeners:
+  - { listen: 127.0.0.1:8080, protocol: http, service: web }
+  - { listen: 127.0.0.1:8443, protocol: http, service: web, tls: { certificate: c.pem, key: k.pem, client_ca: ca.pem },
+      limits: { header_timeout: 5s, body_idle_timeout: 8s, idle_timeout: 60s, max_header_bytes: 64KiB } }
+  - { listen: "[::1]:9999", protocol: tcp, service: api, tls: { certificate: c.pem, key: k.pem } }
+  - { listen: 127.0.0.1:0, service: api }
+  - { listen: 127.0.0.1:0, service: api }
+services:
+  web:
+    lb: least_request
+    endpoints: [ { address: 127.0.0.1:9001, weight: 1 }, { address: 127.0.0.1:9000, weight: 3, priority: 2, zone: a } ]
+    protocol: http1
+    timeout: 5s
+    retry: { on: [connect-failure, refused-stream, reset, 5xx], attempts: 2, budget: 20%, methods: idempotent }
+    circuit: { max_connections: 1024, max_pending: 1024, max_requests: 1024 }
+    outlier: { consecutive_5xx: 5, base_ejection_time: 30s, max_ejection_percent: 50% }
+  api:
+    dns: "srv://_http._tcp.api.shop.svc.mesh.internal"
+    resolver: 127.0.0.1:14053
+"#;
+
+fn good(text: &str) -> Config {
+    parse("proxy.yaml", text).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// The mistakes of a file, one a line, without its name.
+fn wrong(text: &str) -> Vec<String> {
+    let problems = parse("proxy.yaml", text).expect_err("it is accepted");
+    problems.list.iter().map(ToString::to_string).collect()
+}
+
+/// A file with one listener, whose service has these further keys.
+fn service(keys: &str) -> String {
+    format!(
+        "listeners: [{{ listen: 127.0.0.1:1, service: a }}]\nservices: {{ a: {{ endpoints: [{{ address: 1.2.3.4:5 }}], {keys} }} }}"
+    )
+}
+
+#[test]
+fn the_contract_is_read_into_resources() {
+    let config = good(WHOLE);
+    assert_eq!((config.workers, config.admin, config.access_log), (1, ADMIN_DEFAULT, false));
+    let Resources { listeners, routes, clusters, assignments, capture } = &config.resources;
+    assert!(capture.is_none());
+    let names: Vec<&str> = listeners.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["127.0.0.1:0", "127.0.0.1:0#2", "127.0.0.1:8080", "127.0.0.1:8443", "[::1]:9999"]);
+    let http = &listeners["127.0.0.1:8080"];
+    assert_eq!(http.bind, Bind::Address("127.0.0.1:8080".parse().unwrap()));
+    assert_eq!(
+        (http.protocol, http.routes.as_deref(), http.tcp_cluster.as_deref()),
+        (ListenProtocol::Http, Some("web"), None)
+    );
+    assert_eq!((&http.tls, http.limits), (&None, Limits::default()));
+    let secure = &listeners["127.0.0.1:8443"];
+    let tls = secure.tls.as_ref().unwrap();
+    assert_eq!(tls.certificate, Path::new("c.pem"));
+    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("ca.pem")));
+    assert_eq!(secure.limits.body_idle_timeout, Duration::from_secs(8));
+    assert_eq!(secure.limits.header_bytes_max, 65_536);
+    let raw = &listeners["[::1]:9999"];
+    assert_eq!((raw.routes.as_deref(), raw.tcp_cluster.as_deref()), (None, Some("api")));
+    let auto = &listeners["127.0.0.1:0"];
+    assert_eq!(auto.protocol, ListenProtocol::Auto);
+    assert_eq!((auto.routes.as_deref(), auto.tcp_cluster.as_deref()), (Some("api"), Some("api")));
+
+    assert_eq!(routes.keys().map(|name| &**name).collect::<Vec<_>>(), ["api", "web"]);
+    assert_eq!(routes["web"].hosts[0].domains, [Arc::from("*")]);
+    assert_eq!(&*routes["web"].hosts[0].cluster, "web");
+
+    let web = &clusters["web"];
+    assert_eq!(
+        web.policy,
+        Policy { timeout: Some(Duration::from_secs(5)), ..Policy::default() },
+        "what is written is the default"
+    );
+    assert_eq!((web.protocol, &web.source), (UpstreamProtocol::Http1, &EndpointSource::Assignment));
+    let endpoints = &assignments["web"].endpoints;
+    let brief: Vec<_> = endpoints.iter().map(|one| (one.id.to_string(), one.weight, one.priority)).collect();
+    assert_eq!(brief, [("127.0.0.1:9000@0".to_owned(), 3, 2), ("127.0.0.1:9001@0".to_owned(), 1, 0)]);
+    let dns = EndpointSource::Dns {
+        name: "_http._tcp.api.shop.svc.mesh.internal".into(),
+        resolver: Some("127.0.0.1:14053".parse().unwrap()),
+    };
+    assert_eq!(clusters["api"].source, dns);
+    assert!(!assignments.contains_key("api"));
+}
+
+#[test]
+fn the_example_is_right() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/proxy/proxy.yaml");
+    let config = load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+    let web = &config.resources.clusters["web"];
+    assert_eq!(
+        web.policy,
+        Policy { timeout: Some(Duration::from_secs(5)), ..Policy::default() },
+        "it shows the defaults"
+    );
+    assert_eq!(config.resources.listeners["127.0.0.1:8081"].limits, Limits::default(), "it shows the defaults");
+    assert_eq!(config.resources.listeners.len(), 3);
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    assert_eq!(good(""), Config::default());
+    assert!(good("").workers >= 1);
+}
+
+#[test]
+fn every_key_has_its_meaning() {
+    let policy = |keys: &str| good(&service(keys)).resources.clusters["a"].policy.clone();
+    assert_eq!(policy("lb: round_robin").balance, Balance::RoundRobin);
+    assert_eq!(policy("timeout: 0s").timeout, None);
+    let retry = policy("retry: { on: [gateway-error], attempts: 0, budget: 5%, methods: any }").retry;
+    assert_eq!((retry.on, retry.attempts), ([RetryOn::GatewayError].into(), 0));
+    assert_eq!((retry.budget, retry.methods), (Percent::from_hundredths(5_00), RetryMethods::Any));
+    assert!(policy("retry: { on: [] }").retry.on.is_empty());
+    let circuit = policy("circuit: { max_connections: 1, max_pending: 2, max_requests: 3 }").circuit;
+    assert_eq!(circuit, Circuit { connections_max: 1, pending_max: 2, requests_max: 3 });
+    let outlier =
+        policy("outlier: { consecutive_5xx: 0, base_ejection_time: 10m, max_ejection_percent: 100% }").outlier;
+    assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (0, Percent::from_hundredths(100_00)));
+    assert_eq!(outlier.max_ejection_time, Duration::from_secs(600), "never shorter than the first ejection");
+    assert_eq!(good(&service("protocol: http2")).resources.clusters["a"].protocol, UpstreamProtocol::Http2);
+    assert_eq!(good("services: { a: { endpoints: [] } }").resources.assignments["a"].endpoints, []);
+    let name = |url: &str| match &good(&format!("services: {{ a: {{ dns: {url:?} }} }}")).resources.clusters["a"].source
+    {
+        EndpointSource::Dns { name, .. } => name.to_string(),
+        EndpointSource::Assignment => panic!("{url} is not read as DNS"),
+    };
+    assert_eq!(name("srv://Web.service.CONSUL."), "web.service.consul");
+}
+
+#[test]
+fn mistakes_within_a_service() {
+    let check = |keys: &str, expected: &str| assert_eq!(wrong(&service(keys)), [format!("services.a.{expected}")]);
+    check(
+        "lb: least_requests",
+        r#"lb: "least_requests": one of least_request, round_robin is wanted; did you mean least_request?"#,
+    );
+    check("timeout: 5", "timeout: 5: a duration such as 500ms, 5s or 1m30s is wanted");
+    check("timeuot: 5s", "timeuot: is not a key here; did you mean timeout?");
+    check("protocol: http3", r#"protocol: "http3": one of http1, http2 is wanted; did you mean http1?"#);
+    check("retry: { attempts: 11 }", "retry.attempts: 11: a whole number from 0 to 10 is wanted");
+    check("retry: { attempts: -1 }", "retry.attempts: -1: a whole number from 0 to 10 is wanted");
+    check("retry: { budget: 20 }", "retry.budget: 20: a percentage such as 20% is wanted");
+    check("retry: { budget: 200% }", r#"retry.budget: "200%": at most 100% is wanted"#);
+    let known = "connect-failure, refused-stream, reset, 5xx, gateway-error";
+    check(
+        "retry: { on: [reset, 4xx] }",
+        &format!(r#"retry.on[1]: "4xx": one of {known} is wanted; did you mean 5xx?"#),
+    );
+    check("retry: { on: reset }", r#"retry.on: "reset": a list is wanted"#);
+    check("circuit: { max_pending: 0 }", "circuit.max_pending: 0: a whole number from 1 to 4294967295 is wanted");
+    let never = "more than 0s is wanted; consecutive_5xx: 0 turns ejection off";
+    check("outlier: { base_ejection_time: 0s }", &format!(r#"outlier.base_ejection_time: "0s": {never}"#));
+    check("outlier: 5", "outlier: 5: a mapping of keys to values is wanted");
+    check("dns: srv://a.b", r#"dns: "srv://a.b": stands beside endpoints; one of them is wanted"#);
+    check("resolver: 127.0.0.1:53", r#"resolver: "127.0.0.1:53": is of use only beside dns"#);
+}
+
+#[test]
+fn mistakes_about_where_endpoints_are() {
+    let check = |keys: &str, expected: &str| {
+        assert_eq!(wrong(&format!("services: {{ a: {{ {keys} }} }}")), [format!("services.a{expected}")]);
+    };
+    let hint = "names that change are found with `dns: \"srv://_http._tcp.NAME\"` instead of endpoints";
+    let host = format!("is a host name; an IP address such as 127.0.0.1:8080 is wanted here, {hint}");
+    check("endpoints: [{ address: web:80 }]", &format!(r#".endpoints[0].address: "web:80": {host}"#));
+    check("endpoints: [{ address: localhost }]", &format!(r#".endpoints[0].address: "localhost": {host}"#));
+    check(
+        "endpoints: [{ address: '::1' }]",
+        r#".endpoints[0].address: "::1": a port is missing; [::1]:8080 is wanted"#,
+    );
+    check(
+        "endpoints: [{ address: 10.0.0.1:0 }]",
+        r#".endpoints[0].address: "10.0.0.1:0": a port from 1 to 65535 is wanted"#,
+    );
+    check(
+        "endpoints: [{ address: 10.0.0.1:99999 }]",
+        r#".endpoints[0].address: "10.0.0.1:99999": an address such as 127.0.0.1:8080 is wanted"#,
+    );
+    check(
+        "endpoints: [{ weight: 3 }]",
+        ".endpoints[0].address: is missing; an address such as 127.0.0.1:8080 is wanted",
+    );
+    check(
+        "endpoints: [{ address: 1.1.1.1:1, weight: 65536 }]",
+        ".endpoints[0].weight: 65536: a whole number from 0 to 65535 is wanted",
+    );
+    check(
+        "endpoints: [{ address: 1.1.1.1:1, priority: 128 }]",
+        ".endpoints[0].priority: 128: a whole number from 0 to 127 is wanted",
+    );
+    check(
+        "endpoints: [{ address: 1.1.1.1:1 }, { address: 1.1.1.1:1 }]",
+        r#".endpoints[1].address: "1.1.1.1:1": is listed twice in this service"#,
+    );
+    check("endpoints: { address: 1.1.1.1:1 }", r#".endpoints: {"address":"1.1.1.1:1"}: a list is wanted"#);
+    check("lb: round_robin", ": endpoints or dns is missing, such as `endpoints: [{ address: 127.0.0.1:9000 }]`");
+    let srv = "an SRV name such as srv://_http._tcp.web.shop.svc.mesh.internal is wanted";
+    for url in ["web.shop", "srv://", "srv://a..b", "srv://a b", "http://a"] {
+        check(&format!("dns: {url:?}"), &format!(".dns: {url:?}: {srv}"));
+    }
+    check(
+        "dns: srv://a.b, resolver: dns.example",
+        r#".resolver: "dns.example": an address such as 127.0.0.1:8080 is wanted"#,
+    );
+}
+
+#[test]
+fn mistakes_about_listeners() {
+    let check = |listeners: &str, expected: &[&str]| {
+        let text = format!(
+            "admin: {{ listen: 127.0.0.1:7 }}\nlisteners: [{listeners}]\nservices: {{ web: {{ endpoints: [] }} }}"
+        );
+        assert_eq!(wrong(&text), expected);
+    };
+    check(
+        "{ listen: 127.0.0.1:1, service: wbe }",
+        &[r#"listeners[0].service: "wbe": is not under services; did you mean web?"#],
+    );
+    check(
+        "{ listen: 127.0.0.1:1, service: database }",
+        &[r#"listeners[0].service: "database": is not under services; there are web"#],
+    );
+    check("{ listen: 127.0.0.1:1 }", &["listeners[0].service: is missing; a text is wanted"]);
+    check("{ service: web }", &["listeners[0].listen: is missing; an address such as 127.0.0.1:8080 is wanted"]);
+    let taken = r#"listeners[1].listen: "127.0.0.1:1": is taken by listeners[0].listen already"#;
+    check("{ listen: 127.0.0.1:1, service: web }, { listen: 127.0.0.1:1, service: web }", &[taken]);
+    check(
+        "{ listen: 127.0.0.1:7, service: web }",
+        &[r#"listeners[0].listen: "127.0.0.1:7": is taken by admin.listen already"#],
+    );
+    let word = r#"listeners[0].protocol: "htp": one of http, tcp, auto is wanted; did you mean http?"#;
+    check("{ listen: 127.0.0.1:1, service: web, protocol: htp }", &[word]);
+    check(
+        "{ listen: 127.0.0.1:1, service: web, tls: { certificate: c.pem } }",
+        &["listeners[0].tls.key: is missing; a path is wanted"],
+    );
+    let both = [
+        r#"listeners[0].limits.header_timeout: "0s": more than 0s is wanted: without a limit, idle clients would pile up"#,
+        r#"listeners[0].limits.max_header_bytes: 1: a size from 1KiB to 16MiB is wanted"#,
+    ];
+    check("{ listen: 127.0.0.1:1, service: web, limits: { header_timeout: 0s, max_header_bytes: 1 } }", &both);
+}
+
+#[test]
+fn mistakes_all_over_are_told_at_once() {
+    let text = "workers: 0\nadmn: {}\naccess_log: maybe\nlisteners: [{ listen: here, service: b }]\nservices: { a: { }, b: 3 }";
+    let expected = [
+        "workers: 0: a number from 1 to 1024 is wanted; without the key there is one a core",
+        r#"access_log: "maybe": true or false is wanted"#,
+        "services.b: 3: a mapping of keys to values is wanted",
+        "services.a: endpoints or dns is missing, such as `endpoints: [{ address: 127.0.0.1:9000 }]`",
+        r#"listeners[0].listen: "here": an address such as 127.0.0.1:8080 is wanted"#,
+        "admn: is not a key here; did you mean admin?",
+    ];
+    let mut told = wrong(text);
+    let mut wanted = expected.map(str::to_owned);
+    told.sort();
+    wanted.sort();
+    assert_eq!(told, wanted);
+    assert_eq!(wrong("services: { 80: { endpoints: [] } }"), ["services.80: a name in quotes is wanted"]);
+    assert_eq!(wrong("services: [a]"), [r#"services: ["a"]: a mapping of keys to values is wanted"#]);
+}
+
+#[test]
+fn named_files_are_relative_to_the_file_and_must_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.yaml");
+    let text = "
+listeners: [{ listen: 127.0.0.1:1, service: a, tls: { certificate: tls/c.pem, key: tls/k.pem, client_ca: . } }]
+services: { a: { endpoints: [] } }";
+    std::fs::write(&path, text).unwrap();
+    std::fs::create_dir(folder.path().join("tls")).unwrap();
+    std::fs::write(folder.path().join("tls/c.pem"), "").unwrap();
+    let problems = load(&path).unwrap_err();
+    let told: Vec<_> = problems.list.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with(r#"listeners[0].tls.key: "tls/k.pem": cannot be opened ("#), "{told:?}");
+    assert!(told[1].starts_with(r#"listeners[0].tls.client_ca: ".": is not a file ("#), "{told:?}");
+    assert!(problems.to_string().starts_with(&path.display().to_string()));
+
+    std::fs::write(folder.path().join("tls/k.pem"), "").unwrap();
+    std::fs::write(&path, text.replace(", client_ca: .", "")).unwrap();
+    let config = load(&path).unwrap();
+    let tls = config.resources.listeners["127.0.0.1:1"].tls.clone().unwrap();
+    assert_eq!(tls.certificate, folder.path().join("tls/c.pem"));
+    assert!(load(Path::new("/nowhere/proxy.yaml")).unwrap_err().to_string().contains("cannot be read"));
+}
+
+#[test]
+fn no_text_makes_it_panic() {
+    let mut random = fastrand::Rng::with_seed(11);
+    for _ in 0..600 {
+        let mut bytes = WHOLE.as_bytes().to_vec();
+        for _ in 0..random.usize(1..8) {
+            bytes.extend_from_slice(b" ");
+            let at = random.usize(0..bytes.len());
+            match random.u8(0..4) {
+                0 => bytes[at] = random.u8(..),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"{}[]:,-&*!|>'\"%#\n 0"[random.usize(0..19)]),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        let _ = parse("fuzz", &String::from_utf8_lossy(&bytes));
+    }
+}

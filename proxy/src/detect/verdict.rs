@@ -1,0 +1,123 @@
+//! What the first bytes of a connection say: HTTP/1.x by its method, h2 by its preface, TLS by its record header; all else is
+//! bytes of some other kind.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+/// What a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detected {
+    Http1,
+    /// By prior knowledge (RFC 9113 section 3.3).
+    Http2,
+    /// A ClientHello; what is inside is the two ends' own business.
+    Tls,
+    Raw,
+}
+
+/// What is known after some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Known(Detected),
+    /// These bytes fit more than one; further ones will tell.
+    MoreBytes,
+}
+
+/// What an h2 client begins with (RFC 9113 section 3.4).
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The longest method taken for one; registered ones have at most 17 characters (`UPDATEREDIRECTREF`).
+const METHOD_LEN_MAX: usize = 24;
+
+/// As many bytes as are ever needed: a method, a space, and the first byte of a target.
+pub const BYTES_MAX: usize = METHOD_LEN_MAX + 2;
+
+/// Judges the bytes that a client sent first.
+#[must_use]
+pub fn detect(bytes: &[u8]) -> Verdict {
+    let compared = bytes.len().min(PREFACE.len());
+    if bytes[..compared] == PREFACE[..compared] {
+        return if compared == PREFACE.len() { Verdict::Known(Detected::Http2) } else { Verdict::MoreBytes };
+    }
+    if bytes[0] == 0x16 {
+        return tls(bytes);
+    }
+    http1(bytes)
+}
+
+/// A handshake record of TLS 1.0 to 1.3 (its version is 0x0301 to 0x0303: RFC 8446 section 5.1).
+fn tls(bytes: &[u8]) -> Verdict {
+    match bytes {
+        [_, 0x03, 0x00..=0x04, ..] => Verdict::Known(Detected::Tls),
+        [_] | [_, 0x03] => Verdict::MoreBytes,
+        _ => Verdict::Known(Detected::Raw),
+    }
+}
+
+/// An upper-case word, a space, and what a target begins with: `/`, `*`, or a letter of a scheme or host. Methods are
+/// case-sensitive tokens, and all of those registered are upper case; line protocols often begin with a word too, but not so.
+fn http1(bytes: &[u8]) -> Verdict {
+    let word = bytes.iter().position(|byte| !(byte.is_ascii_uppercase() || *byte == b'-'));
+    match word {
+        None if bytes.len() <= METHOD_LEN_MAX => Verdict::MoreBytes,
+        Some(length @ 1..=METHOD_LEN_MAX) if bytes[length] == b' ' => match bytes.get(length + 1) {
+            None => Verdict::MoreBytes,
+            Some(b'/' | b'*') => Verdict::Known(Detected::Http1),
+            // An absolute target, or CONNECT's: only methods that are known are believed.
+            Some(byte) if byte.is_ascii_alphanumeric() || *byte == b'[' => {
+                let known = matches!(
+                    &bytes[..length],
+                    b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" | b"CONNECT"
+                );
+                Verdict::Known(if known { Detected::Http1 } else { Detected::Raw })
+            }
+            Some(_) => Verdict::Known(Detected::Raw),
+        },
+        _ => Verdict::Known(Detected::Raw),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell() {
+        let check = |bytes: &[u8], expected: Option<Detected>| {
+            let expected = expected.map_or(Verdict::MoreBytes, Verdict::Known);
+            assert_eq!(detect(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        };
+        check(b"GET / HTTP/1.1\r\n", Some(Detected::Http1));
+        check(b"GET http://api:8080/x HTTP/1.1\r\n", Some(Detected::Http1));
+        check(b"CONNECT [::1]:80 HTTP/1.1", Some(Detected::Http1));
+        check(b"OPTIONS * HTTP/1.1", Some(Detected::Http1));
+        check(b"M-SEARCH * HTTP/1.1", Some(Detected::Http1));
+        check(b"PROPFIND /dav HTTP/1.1", Some(Detected::Http1));
+        check(b"GE", None);
+        check(b"GET ", None);
+        check(b"P", None);
+        check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n", None);
+        check(PREFACE, Some(Detected::Http2));
+        check(b"PRI * HTTP/2.1", Some(Detected::Http1));
+        check(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01], Some(Detected::Tls));
+        check(&[0x16], None);
+        check(&[0x16, 0x05], Some(Detected::Raw));
+        check(b"EHLO mail.example", Some(Detected::Raw));
+        check(b"*1\r\n$4\r\nPING\r\n", Some(Detected::Raw));
+        check(b"get / HTTP/1.1", Some(Detected::Raw));
+        check(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Some(Detected::Raw));
+        check(b" /", Some(Detected::Raw));
+        check(&[0], Some(Detected::Raw));
+    }
+
+    #[test]
+    fn every_prefix_leads_to_the_same_verdict() {
+        for whole in
+            [b"DELETE /item HTTP/1.1\r\n".as_slice(), PREFACE, &[0x16, 3, 3, 1, 1], b"PRIME /x", b"hello there"]
+        {
+            let last = detect(whole);
+            for length in 1..whole.len() {
+                let verdict = detect(&whole[..length]);
+                assert!(verdict == Verdict::MoreBytes || verdict == last, "{length} bytes of {whole:?}: {verdict:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What can go wrong with a request or a connection. Each error answers four questions, by exhaustive match: whose fault is it,
+//! which status does the client get, which reason code is counted and logged, and may the request be sent again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use mesh_core::model::reason::Reason;
+use thiserror::Error;
+
+use crate::balance::Unavailable;
+use crate::resilience::breaker::Limit;
+
+/// Why a request or a raw connection failed.
+#[derive(Debug, Error)]
+pub enum ProxyError {
+    #[error("nobody here is called {authority:?}; known are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
+    NoRoute { authority: String, known: Arc<[Arc<str>]> },
+    #[error("the route leads to {cluster:?}, of which nothing is known yet")]
+    UnknownCluster { cluster: Arc<str> },
+    #[error("this listener carries no HTTP: it has no route table")]
+    NoRouteTable { listener: Arc<str> },
+    #[error("this listener has no destination for raw connections")]
+    NoTcpCluster { listener: Arc<str> },
+    #[error("CONNECT to {authority:?} is refused: this proxy opens no tunnels")]
+    TunnelRefused { authority: String },
+    #[error("{cluster}: {why}")]
+    NoHealthyUpstream { cluster: Arc<str>, why: Unavailable },
+    #[error("{endpoint} is on no network of the caller")]
+    NoSharedNetwork { endpoint: Arc<str> },
+    #[error("{address} cannot be reached")]
+    Connect { address: SocketAddr, source: io::Error },
+    #[error("{address} did not answer a connect within {after:?}")]
+    ConnectTimeout { address: SocketAddr, after: Duration },
+    #[error("{cluster} has its limit of {max} {limit} under way already")]
+    Overflow { cluster: Arc<str>, limit: Limit, max: u32 },
+    #[error("the whole request took longer than {after:?}")]
+    RequestTimeout { after: Duration },
+    /// The request had not begun to be written.
+    #[error("the connection to {address} had closed before the request was sent")]
+    NotSent { address: SocketAddr, source: hyper::Error },
+    #[error("{address} closed the connection before it answered")]
+    Closed { address: SocketAddr, reused: bool, source: hyper::Error },
+    #[error("{address} refused the stream unseen")]
+    StreamRefused { address: SocketAddr, source: hyper::Error },
+    #[error("{address} reset the stream")]
+    StreamReset { address: SocketAddr, source: hyper::Error },
+    #[error("{address} answered what is no HTTP")]
+    Protocol { address: SocketAddr, source: hyper::Error },
+    #[error("{address} ended its response before it was whole")]
+    ResponseCut { address: SocketAddr, source: hyper::Error },
+    #[error("{address} sent nothing of its response for {after:?}")]
+    ResponseIdle { address: SocketAddr, after: Duration },
+    #[error("the client's request cannot be read")]
+    ClientCut { source: hyper::Error },
+    #[error("the client went away before its response was whole")]
+    ClientGone,
+    #[error("the client sent nothing of its request for {after:?}")]
+    ClientIdle { after: Duration },
+    #[error("the client's request head was not whole in time")]
+    HeaderTimeout,
+    #[error("what the client sent is no HTTP")]
+    BadMessage { source: hyper::Error },
+    #[error("{problem}")]
+    BadRequest { problem: &'static str },
+    #[error("{problem}")]
+    BadResponse { problem: &'static str },
+    #[error("switching protocols with {address} failed")]
+    Upgrade { address: SocketAddr, source: hyper::Error },
+    #[error("the proxy is shutting down")]
+    Draining,
+    #[error("every try failed, {attempts} in all; the last one: {last}")]
+    RetriesExhausted { attempts: u32, last: Box<ProxyError> },
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Client,
+    /// What we were told, or not told.
+    Mesh,
+    Upstream,
+}
+
+/// Whether the same request may be sent again, somewhere else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// No application has seen any of it.
+    Safe,
+    /// An idle connection was closed under it, as keep-alive allows; an idempotent request may go again.
+    IfConnectionWasReused,
+    /// An application may have acted on it, or nobody waits for it any more.
+    Never,
+}
+
+impl ProxyError {
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NoRoute { .. }
+            | Self::TunnelRefused { .. }
+            | Self::ClientCut { .. }
+            | Self::ClientGone
+            | Self::ClientIdle { .. }
+            | Self::HeaderTimeout
+            | Self::BadMessage { .. }
+            | Self::BadRequest { .. } => Fault::Client,
+            Self::UnknownCluster { .. }
+            | Self::NoRouteTable { .. }
+            | Self::NoTcpCluster { .. }
+            | Self::NoHealthyUpstream { .. }
+            | Self::NoSharedNetwork { .. }
+            | Self::Overflow { .. }
+            | Self::Draining => Fault::Mesh,
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::RequestTimeout { .. }
+            | Self::NotSent { .. }
+            | Self::Closed { .. }
+            | Self::StreamRefused { .. }
+            | Self::StreamReset { .. }
+            | Self::Protocol { .. }
+            | Self::ResponseCut { .. }
+            | Self::ResponseIdle { .. }
+            | Self::BadResponse { .. }
+            | Self::Upgrade { .. }
+            | Self::RetriesExhausted { .. } => Fault::Upstream,
+        }
+    }
+
+    /// What the client is answered, as long as nothing else was answered.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::TunnelRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ClientCut { .. } | Self::ClientGone | Self::BadMessage { .. } | Self::BadRequest { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::ClientIdle { .. } | Self::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::UnknownCluster { .. }
+            | Self::NoRouteTable { .. }
+            | Self::NoTcpCluster { .. }
+            | Self::NoHealthyUpstream { .. }
+            | Self::NoSharedNetwork { .. }
+            | Self::Overflow { .. }
+            | Self::Draining
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::NotSent { .. }
+            | Self::Closed { .. }
+            | Self::StreamRefused { .. }
+            | Self::StreamReset { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Protocol { .. } | Self::ResponseCut { .. } | Self::BadResponse { .. } | Self::Upgrade { .. } => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::RequestTimeout { .. } | Self::ResponseIdle { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::RetriesExhausted { last, .. } => last.status(),
+        }
+    }
+
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoRoute { .. }
+            | Self::UnknownCluster { .. }
+            | Self::NoRouteTable { .. }
+            | Self::NoTcpCluster { .. }
+            | Self::TunnelRefused { .. } => Reason::NoRoute,
+            Self::NoHealthyUpstream { .. } | Self::NoSharedNetwork { .. } => Reason::NoHealthyUpstream,
+            Self::Connect { .. } | Self::ConnectTimeout { .. } => Reason::UpstreamConnectionFailure,
+            Self::Overflow { .. } => Reason::UpstreamOverflow,
+            Self::RequestTimeout { .. } => Reason::UpstreamRequestTimeout,
+            Self::NotSent { .. } | Self::Closed { .. } | Self::ResponseCut { .. } => {
+                Reason::UpstreamConnectionTermination
+            }
+            Self::StreamRefused { .. } | Self::StreamReset { .. } => Reason::UpstreamRemoteReset,
+            Self::Protocol { .. } | Self::BadResponse { .. } | Self::Upgrade { .. } => Reason::UpstreamProtocolError,
+            Self::RetriesExhausted { .. } => Reason::UpstreamRetryLimitExceeded,
+            Self::ClientCut { .. } | Self::ClientGone => Reason::DownstreamConnectionTermination,
+            Self::BadMessage { .. } | Self::BadRequest { .. } => Reason::DownstreamProtocolError,
+            Self::ClientIdle { .. } | Self::HeaderTimeout | Self::ResponseIdle { .. } => Reason::StreamIdleTimeout,
+            Self::Draining => Reason::DrainTimeout,
+        }
+    }
+
+    #[must_use]
+    pub fn replay(&self) -> Replay {
+        match self {
+            Self::NoSharedNetwork { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::NotSent { .. }
+            | Self::StreamRefused { .. }
+            | Self::Overflow { limit: Limit::Connections, .. } => Replay::Safe,
+            Self::Closed { reused: true, .. } => Replay::IfConnectionWasReused,
+            Self::Closed { reused: false, .. }
+            | Self::Overflow { .. }
+            | Self::NoRoute { .. }
+            | Self::UnknownCluster { .. }
+            | Self::NoRouteTable { .. }
+            | Self::NoTcpCluster { .. }
+            | Self::TunnelRefused { .. }
+            | Self::NoHealthyUpstream { .. }
+            | Self::RequestTimeout { .. }
+            | Self::StreamReset { .. }
+            | Self::Protocol { .. }
+            | Self::ResponseCut { .. }
+            | Self::ResponseIdle { .. }
+            | Self::ClientCut { .. }
+            | Self::ClientGone
+            | Self::ClientIdle { .. }
+            | Self::HeaderTimeout
+            | Self::BadMessage { .. }
+            | Self::BadRequest { .. }
+            | Self::BadResponse { .. }
+            | Self::Upgrade { .. }
+            | Self::Draining
+            | Self::RetriesExhausted { .. } => Replay::Never,
+        }
+    }
+}
+
+/// An error and all its sources, in one line: for logs.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,105 @@
+//! TLS of all listeners, behind one swap, read again when a file changes. Connections that are open keep what they began with.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use mesh_core::model::resource::{Resources, TlsServer};
+use rustls::ServerConfig;
+
+use super::held::{TlsError, load};
+use crate::error::chain;
+
+/// What is served with, by what is configured. There are few.
+pub type TlsConfigs = Vec<(TlsServer, Arc<ServerConfig>)>;
+
+/// The swap that workers read.
+pub type SharedTls = Arc<ArcSwap<TlsConfigs>>;
+
+/// Keeps the swap up to date.
+pub struct Rotation {
+    shared: SharedTls,
+    wanted: Vec<Watched>,
+}
+
+struct Watched {
+    tls: TlsServer,
+    /// Of the files when they were last read, well or not.
+    stamps: [Stamp; 3],
+    config: Option<Arc<ServerConfig>>,
+}
+
+/// When a file was written, and how long it is; none where it is not there.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl Rotation {
+    #[must_use]
+    pub fn new(shared: SharedTls) -> Self {
+        Self { shared, wanted: Vec::new() }
+    }
+
+    /// Reads the files of listeners that are new.
+    ///
+    /// # Errors
+    /// The first file that cannot be used; its listener refuses handshakes until it can.
+    pub fn follow(&mut self, resources: &Resources) -> Result<(), TlsError> {
+        let mut wanted: Vec<TlsServer> = Vec::new();
+        for tls in resources.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
+            if !wanted.contains(tls) {
+                wanted.push(tls.clone());
+            }
+        }
+        self.wanted.retain(|watched| wanted.contains(&watched.tls));
+        let mut result = Ok(());
+        for tls in wanted {
+            if self.wanted.iter().any(|watched| watched.tls == tls) {
+                continue;
+            }
+            let (stamps, loaded) = (stamps(&tls), load(&tls));
+            let config = loaded.map_err(|error| result = Err(error)).ok();
+            self.wanted.push(Watched { tls, stamps, config });
+        }
+        self.publish();
+        result
+    }
+
+    /// Reads again what changed on disk. A file that cannot be used keeps the last good one.
+    pub fn check(&mut self) {
+        let mut changed = false;
+        for watched in &mut self.wanted {
+            let now = stamps(&watched.tls);
+            if now == watched.stamps {
+                continue;
+            }
+            watched.stamps = now;
+            let certificate = watched.tls.certificate.display();
+            match load(&watched.tls) {
+                Ok(config) => {
+                    tracing::info!(%certificate, "a certificate changed on disk and is served from now on");
+                    watched.config = Some(config);
+                    changed = true;
+                }
+                Err(error) => {
+                    tracing::warn!(%certificate, error = %chain(&error), "a changed certificate is of no use; the last good one stays");
+                }
+            }
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    fn publish(&self) {
+        let usable = |watched: &Watched| Some((watched.tls.clone(), watched.config.clone()?));
+        self.shared.store(Arc::new(self.wanted.iter().filter_map(usable).collect()));
+    }
+}
+
+fn stamps(tls: &TlsServer) -> [Stamp; 3] {
+    let stamp = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    };
+    [stamp(&tls.certificate), stamp(&tls.key), tls.client_ca.as_deref().and_then(stamp)]
+}

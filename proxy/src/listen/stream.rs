@@ -1,0 +1,157 @@
+//! A client's connection, as bytes: plain or TLS, with what was read of it to find out its protocol put back in front.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// What the owner of a connection's task and the layer that reads it tell each other. Written by one thread; atomic since hyper
+/// wants its streams to be `Send`.
+#[derive(Debug, Default)]
+pub struct StreamFlags {
+    /// Bytes read so far.
+    read: AtomicU64,
+    /// A response was cut: closing must not look like an orderly end.
+    reset_on_close: AtomicBool,
+}
+
+impl StreamFlags {
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    pub fn reset_on_close(&self) {
+        self.reset_on_close.store(true, Ordering::Relaxed);
+    }
+
+    pub fn end_orderly(&self) {
+        self.reset_on_close.store(false, Ordering::Relaxed);
+    }
+}
+
+#[derive(Debug)]
+enum Transport {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// A client's connection.
+#[derive(Debug)]
+pub struct ClientStream {
+    transport: Transport,
+    /// Read already, to be read again.
+    prefix: Bytes,
+    flags: Arc<StreamFlags>,
+}
+
+impl ClientStream {
+    #[must_use]
+    pub fn plain(stream: TcpStream, prefix: Bytes) -> Self {
+        Self { transport: Transport::Plain(stream), prefix, flags: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn tls(stream: TlsStream<TcpStream>) -> Self {
+        Self { transport: Transport::Tls(Box::new(stream)), prefix: Bytes::new(), flags: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn flags(&self) -> Arc<StreamFlags> {
+        Arc::clone(&self.flags)
+    }
+
+    /// Puts bytes back in front of what is read next.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.clone()].concat().into() };
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.transport {
+            Transport::Plain(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        }
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        if self.flags.reset_on_close.load(Ordering::Relaxed) {
+            // An HTTP/1.0 client takes an orderly end for the end of its body.
+            let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
+        }
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buf.filled().len();
+        let polled = if this.prefix.is_empty() {
+            match &mut this.transport {
+                Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+                Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            }
+        } else {
+            let length = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix[..length]);
+            this.prefix.advance(length);
+            Poll::Ready(Ok(()))
+        };
+        let read = (buf.filled().len() - before) as u64;
+        this.flags.read.store(this.flags.read.load(Ordering::Relaxed) + read, Ordering::Relaxed);
+        polled
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flags.reset_on_close.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `mesh-proxy`: flags, configuration, the app, a signal, a drain.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use mesh_core::task::ready::Readiness;
+use mesh_core::telemetry::log;
+use mesh_proxy::app::{App, Options};
+use mesh_proxy::config::flags::{Flags, HostPort, Mode};
+use mesh_proxy::config::{self, Config};
+use mesh_proxy::sources::Sources;
+use mesh_proxy::xds::XdsConfig;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    log::init("info");
+    match start(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mesh-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: &Flags) -> anyhow::Result<()> {
+    let config = match &flags.config {
+        Some(path) => config::load(path).map_err(|problems| anyhow::anyhow!("{problems}"))?,
+        None => Config::default(),
+    };
+    if flags.check {
+        println!("{}: ok", flags.config.as_ref().map_or("-".into(), |path| path.display().to_string()));
+        return Ok(());
+    }
+    anyhow::ensure!(
+        matches!(flags.mode(), Mode::Bind(_)),
+        "--capture and --sidecar (MESH_CAPTURE, MESH_SIDECAR) are not built into this version yet; --bind ADDRESS opens listeners \
+         that applications are pointed at"
+    );
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(run(flags, flags.over(config)))
+}
+
+async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
+    let readiness = Readiness::default();
+    let sources = Sources {
+        file: flags.config.clone().map(|path| (path, config.clone())),
+        control: flags.xds.as_ref().map(|server| control_plane(flags, server)),
+    };
+    let told = sources.start(&readiness)?;
+    let options = Options {
+        workers: config.workers,
+        admin: Some(config.admin),
+        access_log: config.access_log.then(|| Box::new(std::io::stdout()) as _),
+        drain_timeout: flags.drain_timeout,
+        readiness,
+    };
+    let app = App::bind(options, told.resources.clone()).await?;
+    for (name, address) in app.addresses() {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    if let Some(address) = app.admin_address() {
+        tracing::info!(%address, "admin and metrics");
+    }
+    let drained = app.run(told_to_end()?).await;
+    drop(told);
+    tracing::info!(?drained, "ended");
+    Ok(())
+}
+
+/// How to reach the control plane, and what to ask it for.
+fn control_plane(flags: &Flags, server: &HostPort) -> XdsConfig {
+    let host_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let ours = match flags.mode() {
+        Mode::Bind(address) => json!({ "bind_address": address }),
+        Mode::Capture | Mode::Sidecar => json!({ "capture": true }),
+    };
+    XdsConfig {
+        server: server.to_string(),
+        node_id: flags.node_id.clone().unwrap_or_else(host_name),
+        metadata: json!({ "mesh": ours }),
+        cache_dir: flags.state_dir.clone(),
+    }
+}
+
+/// SIGTERM, or Ctrl-C.
+fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened to")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened to")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+    })
+}

@@ -1,0 +1,281 @@
+//! Stage 4' of a request's walk, the composer of what a request passes through: whom it is for → which cluster → may it go →
+//! which endpoint → a connection → the exchange → once more? → the response.
+//!
+//! Plain `async fn`s in named phases rather than `tower` layers: the phases share borrowed state (the tries made so far, the body
+//! as far as it was read), which a stack of services would have to clone or box for each request, and the walk reads from top to
+//! bottom.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
+use hyper::body::Incoming;
+use mesh_core::model::protocol::UpstreamProtocol;
+
+use crate::error::ProxyError;
+use crate::http::access_log::AccessLog;
+use crate::http::client::Client;
+use crate::http::{grpc, headers, refuse};
+use crate::metrics::{ClusterMetrics, Spoken, WorkerMetrics};
+use crate::resilience::breaker::{self, Limit, Overflow, Permit};
+use crate::resilience::timeout::{Deadlines, Exchange};
+use crate::state::local::{LocalCluster, LocalState};
+use crate::upstream::connect::Origin;
+use crate::upstream::pool_h1::PoolH1;
+use crate::upstream::pool_h2::PoolH2;
+use crate::upstream::request_body::ReplayableBody;
+
+pub mod answer; // the response's body, and what must end with it
+pub mod record; // what is counted and logged when a request ends
+mod attempt; // one try: an endpoint, a connection, an exchange
+mod retry; // tries, until one answers
+mod switch; // a connection that becomes something else
+pub mod raw; // a connection that is no HTTP
+
+use answer::AnswerBody;
+use record::Record;
+
+/// What one worker has for all its requests.
+pub struct Worker {
+    pub state: LocalState,
+    pub metrics: Arc<WorkerMetrics>,
+    /// Requests that lead to no cluster are counted here.
+    pub nowhere: Rc<ClusterMetrics>,
+    pub pool_h1: Rc<PoolH1>,
+    pub pool_h2: Rc<PoolH2>,
+    pub log: AccessLog,
+    pub copying: Rc<crate::tcp::forward::Scratch>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// One request on its way, apart from its body.
+struct Walk<'w> {
+    worker: &'w Rc<Worker>,
+    client: &'w Rc<Client>,
+    origin: &'w Origin,
+    cluster: Rc<LocalCluster>,
+    head: request::Parts,
+    body: ReplayableBody,
+    /// The protocol it wants to switch to.
+    upgrade: Option<HeaderValue>,
+    protocol: UpstreamProtocol,
+    deadlines: Deadlines,
+}
+
+impl Worker {
+    #[must_use]
+    pub fn new(state: LocalState, metrics: Arc<WorkerMetrics>, log: AccessLog, seed: u64) -> Self {
+        let nowhere = ClusterMetrics::new(Arc::from("unknown"), &metrics);
+        Self {
+            state,
+            metrics,
+            nowhere,
+            pool_h1: Rc::default(),
+            pool_h2: Rc::default(),
+            log,
+            copying: Rc::default(),
+            random: RefCell::new(fastrand::Rng::with_seed(seed)),
+        }
+    }
+
+    /// What has to happen once in a while: old connections go, and lines that wait are written.
+    pub fn tick(&self, now: Instant) {
+        // Series of clusters that vanished go with the picture they were in.
+        drop(self.state.current());
+        self.pool_h1.sweep(now);
+        self.pool_h2.sweep(now);
+        self.log.flush();
+        let counters = &self.pool_h1.counters;
+        self.metrics.pool_reused.set(counters.reused.get());
+        self.metrics.pool_idle_overflow.set(counters.idle_overflow.get());
+        self.metrics.pool_idle_expired.set(counters.idle_expired.get());
+        self.metrics.pool_idle_closed.set(counters.idle_closed.get());
+        self.metrics.pool_idle.set(self.pool_h1.idle_count() as u64);
+    }
+
+    /// A version 4 UUID (RFC 9562 section 5.4).
+    fn request_id(&self) -> HeaderValue {
+        let random = self.random.borrow_mut().u128(..);
+        let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+        let mut text = [b'-'; 36];
+        let mut shift = 128;
+        for (index, place) in text.iter_mut().enumerate() {
+            if !matches!(index, 8 | 13 | 18 | 23) {
+                shift -= 4;
+                *place = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
+            }
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a field value")
+    }
+}
+
+/// Answers one request. Whatever goes wrong becomes a response with its reason; what goes wrong later ends its body.
+pub async fn answer(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    origin: Origin,
+    mut request: Request<Incoming>,
+) -> Response<AnswerBody> {
+    let started = Instant::now();
+    let version = request.version();
+    client.begin_request(version);
+    let is_grpc = version == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    let spoken = match version {
+        _ if is_grpc => Spoken::Grpc,
+        Version::HTTP_2 => Spoken::Http2,
+        _ => Spoken::Http1,
+    };
+    let mut record = Record::begin(&worker, &client, &origin, spoken, started);
+    let switching = hyper::upgrade::on(&mut request);
+    let (head, body) = request.into_parts();
+    record.note_head(&head);
+
+    // Whom it is for, and which cluster that is. Nothing is known about the destination yet.
+    let walk = match prepare(&worker, &client, &origin, head, body, started, &mut record) {
+        Ok(walk) => walk,
+        Err(error) => return refused(error, is_grpc, record),
+    };
+    // May it go at all: one place among the requests under way.
+    let permit = match walk.acquire(Limit::Requests) {
+        Ok(permit) => permit,
+        Err(error) => return refused(error, is_grpc, record),
+    };
+    // Which endpoint, a connection, the exchange, and once more where that may help.
+    let answered = match retry::exchange(walk, &mut record).await {
+        Ok(answered) => answered,
+        Err(error) => return refused(error, is_grpc, record),
+    };
+    record.hold(permit);
+    respond(answered, version, switching, record)
+}
+
+/// From the request head to a walk that knows its cluster.
+fn prepare<'w>(
+    worker: &'w Rc<Worker>,
+    client: &'w Rc<Client>,
+    origin: &'w Origin,
+    mut head: request::Parts,
+    body: Incoming,
+    now: Instant,
+    record: &mut Record,
+) -> Result<Walk<'w>, ProxyError> {
+    let authority = headers::authority(&head).map_err(|problem| ProxyError::BadRequest { problem })?;
+    record.note_authority(&authority);
+    if head.method == Method::CONNECT {
+        return Err(ProxyError::TunnelRefused { authority: authority.to_str().unwrap_or_default().to_owned() });
+    }
+    let cluster = route(worker, client, &authority)?;
+    record.destined(&cluster);
+    let upgrade = headers::wanted_upgrade(&head);
+    headers::strip_hop_by_hop(&mut head.headers);
+    headers::add_forwarded(&mut head.headers, &client.forwarded_for, client.tls, || worker.request_id());
+    record.note_request_id(&head.headers);
+    let live = &cluster.live;
+    let protocol = match (live.cluster().protocol, head.version) {
+        _ if upgrade.is_some() => UpstreamProtocol::Http1,
+        (UpstreamProtocol::AsDownstream, Version::HTTP_2) => UpstreamProtocol::Http2,
+        (UpstreamProtocol::AsDownstream, _) => UpstreamProtocol::Http1,
+        (named, _) => named,
+    };
+    match protocol {
+        UpstreamProtocol::Http2 => {
+            head.headers.remove(HOST);
+            head.uri = headers::absolute_form(&head.uri, &authority)
+                .ok_or(ProxyError::BadRequest { problem: "the authority is no URI's" })?;
+            head.version = Version::HTTP_2;
+        }
+        UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream => {
+            head.uri = headers::origin_form(&head.uri);
+            head.headers.insert(HOST, authority.clone());
+            if let Some(wanted) = &upgrade {
+                head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+                head.headers.insert(UPGRADE, wanted.clone());
+            }
+            head.version = Version::HTTP_11;
+        }
+    }
+    let deadlines = Deadlines::new(live.policy(), now);
+    // A stream of messages is meant to be silent at times; anything else is not.
+    let idle_timeout = (!grpc::is_grpc(&head.headers)).then_some(client.limits.body_idle_timeout);
+    let retries = &live.policy().retry;
+    let body = ReplayableBody::new(body, retries.attempts > 0 && !retries.on.is_empty(), idle_timeout);
+    Ok(Walk { worker, client, origin, cluster, head, body, upgrade, protocol, deadlines })
+}
+
+fn route(worker: &Worker, client: &Client, authority: &HeaderValue) -> Result<Rc<LocalCluster>, ProxyError> {
+    let local = worker.state.current();
+    let listener = &client.listener;
+    let no_table = || ProxyError::NoRouteTable { listener: Arc::clone(listener) };
+    let routes = local.view.listener(listener).and_then(|listener| listener.routes.as_ref());
+    let router = local.view.routers.get(routes.ok_or_else(no_table)?).ok_or_else(no_table)?;
+    let text = authority.to_str().map_err(|_| ProxyError::BadRequest { problem: "the authority is not ASCII" })?;
+    let name = router
+        .route(text)
+        .map_err(|unknown| ProxyError::NoRoute { authority: unknown.authority, known: unknown.known })?;
+    let cluster = local.clusters.get(name).ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })?;
+    Ok(Rc::clone(cluster))
+}
+
+impl Walk<'_> {
+    /// One place under a limit of the cluster's circuit.
+    fn acquire(&self, limit: Limit) -> Result<Permit, ProxyError> {
+        acquire(&self.cluster, limit)
+    }
+}
+
+fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
+    breaker::acquire(&cluster.live, limit).map_err(|Overflow { limit, max }| {
+        cluster.metrics.counts.overflowed(limit);
+        ProxyError::Overflow { cluster: Arc::clone(cluster.live.name()), limit, max }
+    })
+}
+
+/// The response of an endpoint, as the client gets it.
+fn respond(
+    answered: retry::Answered,
+    version: Version,
+    switching: hyper::upgrade::OnUpgrade,
+    mut record: Record,
+) -> Response<AnswerBody> {
+    let retry::Answered { response, upgrade, deadlines } = answered;
+    let (mut head, mut body) = response.into_parts();
+    headers::strip_hop_by_hop(&mut head.headers);
+    head.version = version;
+    record.answered(head.status.as_u16(), &head.headers);
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let Some(protocol) = upgrade else {
+            let problem = "the endpoint switched protocols, which nobody asked for";
+            return refused(ProxyError::BadResponse { problem }, false, record);
+        };
+        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        head.headers.entry(UPGRADE).or_insert(protocol);
+        switch::begin(body, switching, record);
+        return Response::from_parts(head, AnswerBody::empty());
+    }
+    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let deadline = match Exchange::of_response(false, content_type) {
+        // Nobody says where it ends: it may be news without end.
+        Exchange::Plain if !body.is_measured() => None,
+        Exchange::Plain => deadlines.response_end(Exchange::Plain),
+        streaming => {
+            body.may_be_silent();
+            deadlines.response_end(streaming)
+        }
+    };
+    Response::from_parts(head, AnswerBody::upstream(body, deadline, record))
+}
+
+/// Counts and logs what never became a request.
+pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, origin: &Origin, error: &ProxyError) {
+    client.begin_request(Version::HTTP_11);
+    Record::begin(worker, client, origin, Spoken::Http1, Instant::now()).refused(error);
+}
+
+/// A refusal of our own.
+fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Response<AnswerBody> {
+    record.refused(&error);
+    refuse::response(&error, is_grpc).map(|text| AnswerBody::local(text, record))
+}

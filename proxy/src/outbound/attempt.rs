@@ -1,0 +1,155 @@
+//! One try: a connection to the endpoint that was picked, reused or new, and the exchange on it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response};
+use mesh_core::model::protocol::UpstreamProtocol;
+use tokio::net::TcpStream;
+
+use super::{Walk, Worker, acquire};
+use crate::endpoint::LiveEndpoint;
+use crate::error::ProxyError;
+use crate::resilience::breaker::{Limit, Permit};
+use crate::resilience::timeout::Deadlines;
+use crate::state::local::LocalCluster;
+use crate::upstream::connect::{self, Origin};
+use crate::upstream::pool_h1::{self, ExchangeError, H1Connection, PoolKey};
+use crate::upstream::pool_h2::{Checkout, H2Stream};
+use crate::upstream::request_body::RequestBody;
+use crate::upstream::response_body::UpstreamBody;
+
+/// A failed try.
+pub(super) struct FailedTry {
+    pub(super) error: ProxyError,
+    /// The connection had carried an exchange before.
+    pub(super) reused: bool,
+    pub(super) bytes_sent: bool,
+    pub(super) response_begun: bool,
+}
+
+/// A failure before any byte of the request was sent.
+impl From<ProxyError> for FailedTry {
+    fn from(error: ProxyError) -> Self {
+        Self { error, reused: false, bytes_sent: false, response_begun: false }
+    }
+}
+
+/// Sends the request to `endpoint` and waits for the response head. `fresh`: on a new connection, since old ones have just
+/// turned out to be dead.
+pub(super) async fn run(
+    walk: &Walk<'_>,
+    endpoint: &Arc<LiveEndpoint>,
+    address: SocketAddr,
+    fresh: bool,
+) -> Result<Response<UpstreamBody>, FailedTry> {
+    let key = PoolKey::new(walk.origin.id, endpoint, address);
+    match walk.protocol {
+        UpstreamProtocol::Http2 => over_h2(walk, endpoint, &key).await,
+        UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream => over_h1(walk, endpoint, key, fresh).await,
+    }
+}
+
+async fn over_h1(
+    walk: &Walk<'_>,
+    endpoint: &Arc<LiveEndpoint>,
+    key: PoolKey,
+    fresh: bool,
+) -> Result<Response<UpstreamBody>, FailedTry> {
+    let pooled = if fresh { None } else { walk.worker.pool_h1.take(&key) };
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => open_h1(walk, endpoint, key).await?,
+    };
+    let reused = connection.reused();
+    match connection.exchange(walk.request()).await {
+        Ok(response) => Ok(response.map(|incoming| {
+            let pool = std::rc::Rc::clone(&walk.worker.pool_h1);
+            UpstreamBody::h1(incoming, connection, pool, Some(walk.client.limits.body_idle_timeout))
+        })),
+        Err(failed) => Err(FailedTry::of(failed, reused)),
+    }
+}
+
+async fn open_h1(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
+    let _pending = walk.acquire(Limit::Pending)?;
+    let permit = connection_permit(walk.worker, &walk.cluster)?;
+    let stream = dial(&walk.cluster, walk.origin, key.address(), &walk.deadlines).await?;
+    pool_h1::handshake(key, endpoint, stream, permit).await
+}
+
+async fn over_h2(
+    walk: &Walk<'_>,
+    endpoint: &Arc<LiveEndpoint>,
+    key: &PoolKey,
+) -> Result<Response<UpstreamBody>, FailedTry> {
+    let address = key.address();
+    let stream = stream_h2(walk, endpoint, key).await?;
+    let reused = stream.reused();
+    match stream.exchange(address, walk.request()).await {
+        Ok(response) => Ok(response
+            .map(|incoming| UpstreamBody::h2(incoming, stream, address, Some(walk.client.limits.body_idle_timeout)))),
+        Err(failed) => Err(FailedTry::of(failed, reused)),
+    }
+}
+
+/// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.
+async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey) -> Result<H2Stream, ProxyError> {
+    loop {
+        match walk.worker.pool_h2.checkout(key) {
+            Checkout::Stream(stream) => return Ok(stream),
+            Checkout::Wait(opened) => {
+                let opened = opened.notified();
+                let _pending = walk.acquire(Limit::Pending)?;
+                opened.await;
+            }
+            Checkout::Connect(connecting) => {
+                let _pending = walk.acquire(Limit::Pending)?;
+                let permit = connection_permit(walk.worker, &walk.cluster)?;
+                let stream = dial(&walk.cluster, walk.origin, key.address(), &walk.deadlines).await?;
+                return connecting.opened(endpoint, stream, permit).await;
+            }
+        }
+    }
+}
+
+/// A place among the cluster's connections; an idle one of this worker gives up its own if there is none left.
+pub(super) fn connection_permit(worker: &Worker, cluster: &LocalCluster) -> Result<Permit, ProxyError> {
+    acquire(cluster, Limit::Connections).or_else(|refused| {
+        if worker.pool_h1.evict(cluster.live.stats()) { acquire(cluster, Limit::Connections) } else { Err(refused) }
+    })
+}
+
+/// A new connection, counted.
+pub(super) async fn dial(
+    cluster: &LocalCluster,
+    origin: &Origin,
+    address: SocketAddr,
+    deadlines: &Deadlines,
+) -> Result<TcpStream, ProxyError> {
+    let counts = &cluster.metrics.counts;
+    counts.connects.increase();
+    connect::connect(origin, address, deadlines.connect(Instant::now())).await.inspect_err(|_| {
+        counts.connect_failures.increase();
+    })
+}
+
+impl FailedTry {
+    fn of(failed: ExchangeError, reused: bool) -> Self {
+        let ExchangeError { error, bytes_sent, response_begun } = failed;
+        Self { error, reused, bytes_sent, response_begun }
+    }
+}
+
+impl Walk<'_> {
+    /// The request of one try. Its fields are copied, since another try may need them.
+    fn request(&self) -> Request<RequestBody> {
+        let mut request = Request::new(self.body.attempt());
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = self.head.uri.clone();
+        *request.version_mut() = self.head.version;
+        *request.headers_mut() = self.head.headers.clone();
+        request
+    }
+}

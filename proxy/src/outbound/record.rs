@@ -1,0 +1,241 @@
+//! What is counted and logged when a request ends, however it ends: the record lives as long as anything of the request does,
+//! and is written when it drops.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, request};
+use mesh_core::model::reason::Reason;
+
+use super::Worker;
+use crate::endpoint::{ActiveRequest, LiveEndpoint, OpenConnection};
+use crate::error::{ProxyError, chain};
+use crate::http::access_log::{Entry, began_ms};
+use crate::http::client::Client;
+use crate::http::{grpc, headers};
+use crate::metrics::{ClusterMetrics, Spoken};
+use crate::resilience::breaker::Permit;
+use crate::resilience::outlier::{self, Outcome, Verdict};
+use crate::state::local::LocalCluster;
+use crate::tcp::forward::{Copied, Scratch, Side};
+use crate::upstream::connect::Origin;
+
+/// One request, or one raw connection.
+pub struct Record {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    source: Arc<str>,
+    destination: Rc<ClusterMetrics>,
+    cluster: Option<Rc<LocalCluster>>,
+    spoken: Spoken,
+    started: Instant,
+    /// 0 until something was answered.
+    status: u16,
+    reason: Option<Reason>,
+    attempts: u32,
+    /// The endpoint tried last, counted as busy until the next try or the end.
+    endpoint: Option<(Arc<LiveEndpoint>, SocketAddr, ActiveRequest)>,
+    permit: Option<Permit>,
+    log: Option<Box<LogFields>>,
+}
+
+/// What only the access log wants to know.
+#[derive(Default)]
+struct LogFields {
+    head: Option<(http::Method, http::Uri)>,
+    authority: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    details: Option<String>,
+}
+
+impl Record {
+    pub(super) fn begin(
+        worker: &Rc<Worker>,
+        client: &Rc<Client>,
+        origin: &Origin,
+        spoken: Spoken,
+        started: Instant,
+    ) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            client: Rc::clone(client),
+            source: Arc::clone(&origin.source),
+            destination: Rc::clone(&worker.nowhere),
+            cluster: None,
+            spoken,
+            started,
+            status: 0,
+            reason: None,
+            attempts: 0,
+            endpoint: None,
+            permit: None,
+            log: worker.log.is_on().then(Box::default),
+        }
+    }
+
+    pub(super) fn note_head(&mut self, head: &request::Parts) {
+        if let Some(log) = &mut self.log {
+            log.head = Some((head.method.clone(), head.uri.clone()));
+        }
+    }
+
+    pub(super) fn note_authority(&mut self, authority: &HeaderValue) {
+        if let Some(log) = &mut self.log {
+            log.authority = Some(authority.clone());
+        }
+    }
+
+    pub(super) fn note_request_id(&mut self, fields: &HeaderMap) {
+        if let Some(log) = &mut self.log {
+            log.request_id = fields.get(headers::X_REQUEST_ID).cloned();
+        }
+    }
+
+    pub(super) fn destined(&mut self, cluster: &Rc<LocalCluster>) {
+        self.destination = Rc::clone(&cluster.metrics);
+        self.cluster = Some(Rc::clone(cluster));
+    }
+
+    /// A try begins: its endpoint is busy from now on.
+    pub(super) fn trying(&mut self, endpoint: &Arc<LiveEndpoint>, address: SocketAddr) {
+        self.attempts += 1;
+        self.endpoint = Some((Arc::clone(endpoint), address, endpoint.begin_request()));
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Held until the request is over.
+    pub(super) fn hold(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+    }
+
+    pub(super) fn answered(&mut self, status: u16, fields: &HeaderMap) {
+        self.status = if self.spoken == Spoken::Grpc { grpc::status(fields).unwrap_or(status) } else { status };
+    }
+
+    /// gRPC tells how it went at the very end.
+    pub(super) fn note_trailers(&mut self, trailers: &HeaderMap) {
+        if self.spoken == Spoken::Grpc
+            && let Some(status) = grpc::status(trailers)
+        {
+            self.status = status;
+        }
+    }
+
+    pub(super) fn refused(&mut self, error: &ProxyError) {
+        self.status = error.status().as_u16();
+        self.failed(error);
+    }
+
+    /// The response was on its way already.
+    pub(super) fn broke_off(&mut self, error: &ProxyError, now: Instant) {
+        self.failed(error);
+        if matches!(error, ProxyError::ResponseCut { .. } | ProxyError::ResponseIdle { .. }) {
+            self.judge(Outcome::LocalFailure, now);
+        }
+    }
+
+    /// Nobody waits for it any more.
+    pub(super) fn abandoned(&mut self) {
+        self.reason = Some(Reason::DownstreamConnectionTermination);
+    }
+
+    /// A raw or switched connection is over.
+    pub(super) fn copied(&mut self, copied: &Copied) {
+        let counts = &self.destination.counts;
+        counts.sent_bytes.add(copied.to_upstream_bytes);
+        counts.received_bytes.add(copied.to_client_bytes);
+        if let Some((side, error)) = &copied.broken {
+            self.reason = Some(match side {
+                Side::Client => Reason::DownstreamConnectionTermination,
+                Side::Upstream => Reason::UpstreamConnectionTermination,
+            });
+            if let Some(log) = &mut self.log {
+                log.details = Some(error.to_string());
+            }
+        }
+    }
+
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.worker.copying
+    }
+
+    /// Counts a connection on the endpoint tried last, until the guard drops.
+    pub(super) fn open_connection(&self) -> Option<OpenConnection> {
+        self.endpoint.as_ref().map(|(endpoint, ..)| endpoint.open_connection())
+    }
+
+    fn failed(&mut self, error: &ProxyError) {
+        self.reason = Some(error.reason());
+        if let Some(log) = &mut self.log {
+            log.details = Some(chain(error));
+        }
+    }
+
+    /// Tells the outlier rule how the last try ended.
+    pub(super) fn judge(&self, outcome: Outcome, now: Instant) {
+        let (Some(cluster), Some((endpoint, address, _))) = (&self.cluster, &self.endpoint) else { return };
+        match outlier::record(&cluster.live, endpoint, outcome, now) {
+            Verdict::Keep => {}
+            Verdict::Ejected { duration, ejections } => {
+                cluster.metrics.counts.ejections.increase();
+                let (cluster, endpoint) = (cluster.live.name(), endpoint.id());
+                tracing::info!(%cluster, %endpoint, %address, ?duration, ejections, "an endpoint is taken out");
+            }
+            Verdict::KeptToServe { out, ready } => {
+                let (cluster, endpoint) = (cluster.live.name(), endpoint.id());
+                tracing::debug!(%cluster, %endpoint, out, ready, "an endpoint fails, but is kept to serve");
+            }
+        }
+    }
+
+    fn write_log(&self, log: &LogFields, now: Instant) {
+        let duration = now.saturating_duration_since(self.started);
+        let text =
+            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (authority, request_id) = (text(&log.authority), text(&log.request_id));
+        self.worker.log.write(&Entry {
+            time_ms: began_ms(duration),
+            protocol: self.spoken.as_str(),
+            client: self.client.peer,
+            source: &self.source,
+            method: log.head.as_ref().map(|(method, _)| method.as_str()),
+            authority: authority.as_deref(),
+            path: log.head.as_ref().map(|(_, uri)| uri.path()),
+            request_id: request_id.as_deref(),
+            destination: self.destination.destination(),
+            endpoint: self.endpoint.as_ref().map(|(_, address, _)| *address),
+            status: self.status,
+            duration_ms: duration.as_secs_f64() * 1e3,
+            attempts: self.attempts,
+            reason: self.reason.map_or("-", Reason::flag),
+            details: log.details.as_deref(),
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        if self.spoken != Spoken::Tcp {
+            self.client.end_request(now);
+            if self.status == 0 && self.reason.is_none() {
+                // Dropped while the answer was still awaited: whoever asked is gone.
+                self.abandoned();
+            }
+        }
+        let series = self.destination.series(&self.source, self.spoken);
+        series.record(self.status, self.reason, now.saturating_duration_since(self.started));
+        if let Some(log) = &self.log {
+            self.write_log(log, now);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Tries, until one answers: each on another endpoint, within the attempts and the budget of the policy.
+//!
+//! One kind of failure is told apart. A connection that waited in the pool may be closed by its peer just when a request is sent
+//! on it; that says nothing about the endpoint and is no failed try. Such a request goes again once, on a new connection,
+//! if no byte of it was sent or its method is idempotent (RFC 9112 section 9.3.1).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Response};
+use mesh_core::model::names::EndpointId;
+use mesh_core::model::policy::{RetryMethods, RetryOn};
+
+use super::Walk;
+use super::attempt::{self, FailedTry};
+use super::record::Record;
+use crate::endpoint::LiveEndpoint;
+use crate::error::{ProxyError, Replay, chain};
+use crate::http::grpc;
+use crate::resilience::budget;
+use crate::resilience::outlier::Outcome;
+use crate::resilience::retry::{Failure, Refusal, Request, Verdict, decide, is_idempotent};
+use crate::resilience::timeout::Deadlines;
+use crate::state::local::LocalCluster;
+use crate::upstream::request_body::ClientFault;
+use crate::upstream::response_body::UpstreamBody;
+
+/// A response head that goes to the client.
+pub(super) struct Answered {
+    pub(super) response: Response<UpstreamBody>,
+    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) deadlines: Deadlines,
+}
+
+/// All tries, within the deadline of the whole request.
+pub(super) async fn exchange(walk: Walk<'_>, record: &mut Record) -> Result<Answered, ProxyError> {
+    budget::note_request(&walk.cluster.live, record.started());
+    let answered = match walk.deadlines.response_head() {
+        None => tries(&walk, record).await,
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), tries(&walk, record)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let now = Instant::now();
+                record.judge(Outcome::LocalFailure, now);
+                Err(ProxyError::RequestTimeout { after: now.saturating_duration_since(record.started()) })
+            }
+        },
+    };
+    answered.map(|response| Answered { response, upgrade: walk.upgrade, deadlines: walk.deadlines })
+}
+
+async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<UpstreamBody>, ProxyError> {
+    let policy = &walk.cluster.live.policy().retry;
+    let idempotent = is_idempotent(walk.head.method.as_str());
+    let mut tried: Vec<EndpointId> = Vec::new();
+    let (mut attempt, mut raced, mut fresh) = (0, false, false);
+    loop {
+        // Which endpoint. None at all is told as such only before anything was tried.
+        let now = Instant::now();
+        let endpoint = pick(&walk.cluster, &tried, now)?;
+        let Some(address) = walk.origin.address_of(&endpoint.target) else {
+            let unreachable = ProxyError::NoSharedNetwork { endpoint: Arc::clone(&endpoint.id().unit) };
+            if tried.contains(endpoint.id()) {
+                return Err(unreachable);
+            }
+            tried.push(endpoint.id().clone());
+            continue;
+        };
+        record.trying(&endpoint, address);
+        let outcome = attempt::run(walk, &endpoint, address, std::mem::take(&mut fresh)).await;
+        let now = Instant::now();
+        let failure = match &outcome {
+            Ok(response) => {
+                let status = response.status().as_u16();
+                let status = grpc::status(response.headers()).unwrap_or(status);
+                record.judge(Outcome::of_status(status), now);
+                if status < 500 {
+                    return into_result(outcome);
+                }
+                Failure::Status(status)
+            }
+            Err(failed) => match walk.client_fault() {
+                Some(fault) => return Err(fault),
+                None => {
+                    let address = &address;
+                    tracing::debug!(%address, error = %chain(&failed.error), "a try failed");
+                    let lost_race = !raced && failed.lost_race(idempotent || policy.methods == RetryMethods::Any);
+                    if lost_race && walk.body.is_replayable() {
+                        (raced, fresh) = (true, true);
+                        walk.cluster.metrics.counts.retried(RetryOn::Reset);
+                        tried.push(endpoint.id().clone());
+                        continue;
+                    }
+                    match failed.failure() {
+                        Some(failure) => {
+                            record.judge(Outcome::LocalFailure, now);
+                            failure
+                        }
+                        None => return into_result(outcome),
+                    }
+                }
+            },
+        };
+        // Once more, where that may help and the budget allows it.
+        let request = Request { idempotent, replayable: walk.body.is_replayable(), attempt };
+        match decide(policy, request, failure) {
+            Verdict::Retry { charged: true, .. } if !budget::withdraw(&walk.cluster.live, now) => {
+                walk.cluster.metrics.counts.budget_exhausted.increase();
+                return into_result(outcome);
+            }
+            Verdict::Retry { on, .. } => {
+                walk.cluster.metrics.counts.retried(on);
+                tried.push(endpoint.id().clone());
+                attempt += 1;
+                fresh = outcome.is_err();
+                if let Ok(response) = outcome {
+                    response.into_body().discard();
+                }
+            }
+            Verdict::No(Refusal::Attempts) if attempt > 0 => {
+                return outcome.map_err(|failed| ProxyError::RetriesExhausted {
+                    attempts: record.attempts(),
+                    last: Box::new(failed.error),
+                });
+            }
+            Verdict::No(_) => return into_result(outcome),
+        }
+    }
+}
+
+fn into_result(outcome: Result<Response<UpstreamBody>, FailedTry>) -> Result<Response<UpstreamBody>, ProxyError> {
+    outcome.map_err(|failed| failed.error)
+}
+
+/// The endpoint for one try, not one tried before if there is another.
+pub(super) fn pick(
+    cluster: &LocalCluster,
+    tried: &[EndpointId],
+    now: Instant,
+) -> Result<Arc<LiveEndpoint>, ProxyError> {
+    let picked = cluster.balancer.borrow_mut().pick(&cluster.live, tried, now).map(|pick| Arc::clone(pick.endpoint));
+    picked.map_err(|why| ProxyError::NoHealthyUpstream { cluster: Arc::clone(cluster.live.name()), why })
+}
+
+impl Walk<'_> {
+    /// Whether it was the client that broke the exchange off.
+    fn client_fault(&self) -> Option<ProxyError> {
+        self.body.take_fault().map(|fault| match fault {
+            ClientFault::Cut(source) => ProxyError::ClientCut { source },
+            ClientFault::Idle(after) => ProxyError::ClientIdle { after },
+        })
+    }
+}
+
+impl FailedTry {
+    /// The peer closed a waiting connection while the request was on its way.
+    fn lost_race(&self, harmless: bool) -> bool {
+        let never_sent = self.error.replay() == Replay::Safe && matches!(self.error, ProxyError::NotSent { .. });
+        let may_have_been_seen = self.error.replay() == Replay::IfConnectionWasReused && harmless;
+        self.reused && !self.response_begun && (never_sent || !self.bytes_sent || may_have_been_seen)
+    }
+
+    /// What the retry rule is told; none for what no retry helps against.
+    fn failure(&self) -> Option<Failure> {
+        let reset = Failure::Reset {
+            connection_reused: self.reused,
+            bytes_sent: self.bytes_sent,
+            response_begun: self.response_begun,
+        };
+        match self.error {
+            ProxyError::Connect { .. } | ProxyError::ConnectTimeout { .. } => Some(Failure::Connect),
+            ProxyError::StreamRefused { .. } => Some(Failure::RefusedStream),
+            ProxyError::NotSent { .. }
+            | ProxyError::Closed { .. }
+            | ProxyError::StreamReset { .. }
+            | ProxyError::Protocol { .. } => Some(reset),
+            _ => None,
+        }
+    }
+}

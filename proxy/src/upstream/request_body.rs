@@ -1,0 +1,221 @@
+//! What is sent upstream: the client's body, remembered as far as the request may be sent again.
+//!
+//! A body is remembered up to [`REPLAY_BYTES_MAX`] and only while a retry is possible at all. The first try reads from the client
+//! and remembers; the next one sends what is remembered, then goes on reading from the client.
+
+use std::cell::RefCell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+
+use super::idle::IdleTimer;
+
+/// A body that is longer can no longer be sent again.
+pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// Why the client's body could not be read to its end.
+#[derive(Debug, Error)]
+pub enum ClientBodyError {
+    #[error("the client's body broke off")]
+    Cut,
+    #[error("the client's body was silent for too long")]
+    Idle,
+}
+
+/// What went wrong on the client's side, for the one who sees only that the upstream exchange failed.
+#[derive(Debug)]
+pub enum ClientFault {
+    Cut(hyper::Error),
+    Idle(Duration),
+}
+
+/// One request's body, shared by all its tries.
+#[derive(Debug)]
+pub struct SharedBody {
+    source: Incoming,
+    idle: IdleTimer,
+    /// None once it can no longer be sent again.
+    remembered: Option<Vec<Bytes>>,
+    remembered_bytes: usize,
+    /// The last frame has been read from the client.
+    ended: bool,
+    read_anything: bool,
+    fault: Option<ClientFault>,
+}
+
+/// The body of one try.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    Client { shared: Rc<RefCell<SharedBody>>, next_remembered: usize, sent_bytes: u64 },
+}
+
+/// A request's body between tries.
+#[derive(Debug, Clone)]
+pub enum ReplayableBody {
+    Empty,
+    Client(Rc<RefCell<SharedBody>>),
+}
+
+impl ReplayableBody {
+    /// `remember`: whether a retry is possible at all.
+    #[must_use]
+    pub fn new(source: Incoming, remember: bool, idle_timeout: Option<Duration>) -> Self {
+        if source.is_end_stream() {
+            return Self::Empty;
+        }
+        let shared = SharedBody {
+            source,
+            idle: IdleTimer::new(idle_timeout),
+            remembered: remember.then(Vec::new),
+            remembered_bytes: 0,
+            ended: false,
+            read_anything: false,
+            fault: None,
+        };
+        Self::Client(Rc::new(RefCell::new(shared)))
+    }
+
+    /// For one more try; the one before must have ended.
+    #[must_use]
+    pub fn attempt(&self) -> RequestBody {
+        match self {
+            Self::Empty => RequestBody::Empty,
+            Self::Client(shared) => {
+                RequestBody::Client { shared: Rc::clone(shared), next_remembered: 0, sent_bytes: 0 }
+            }
+        }
+    }
+
+    /// Whether another try could send the whole body.
+    #[must_use]
+    pub fn is_replayable(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(shared) => {
+                let shared = shared.borrow();
+                shared.fault.is_none() && (shared.remembered.is_some() || !shared.read_anything)
+            }
+        }
+    }
+
+    /// No further try will come: nothing has to be remembered from here on.
+    pub fn forget(&self) {
+        if let Self::Client(shared) = self {
+            let mut shared = shared.borrow_mut();
+            // What an ongoing try still has to send of the memory is read from it, so only an unread memory is dropped.
+            if shared.remembered.as_ref().is_some_and(Vec::is_empty) {
+                shared.remembered = None;
+            }
+        }
+    }
+
+    /// What the client did wrong, if it was the client.
+    #[must_use]
+    pub fn take_fault(&self) -> Option<ClientFault> {
+        match self {
+            Self::Empty => None,
+            Self::Client(shared) => shared.borrow_mut().fault.take(),
+        }
+    }
+}
+
+impl SharedBody {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        match Pin::new(&mut self.source).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.progressed();
+                self.read_anything = true;
+                self.remember(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.fault = Some(ClientFault::Cut(error));
+                Poll::Ready(Some(Err(ClientBodyError::Cut)))
+            }
+            Poll::Ready(None) => {
+                self.ended = true;
+                Poll::Ready(None)
+            }
+            Poll::Pending => match self.idle.poll_silent(cx) {
+                Poll::Ready(after) => {
+                    self.fault = Some(ClientFault::Idle(after));
+                    Poll::Ready(Some(Err(ClientBodyError::Idle)))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn remember(&mut self, frame: &Frame<Bytes>) {
+        let Some(remembered) = &mut self.remembered else { return };
+        match frame.data_ref() {
+            Some(data) if self.remembered_bytes + data.len() <= REPLAY_BYTES_MAX => {
+                self.remembered_bytes += data.len();
+                remembered.push(data.clone());
+            }
+            // Too long, or trailers: they come with gRPC streams only, which are not sent again.
+            _ => self.remembered = None,
+        }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = ClientBodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        let Self::Client { shared, next_remembered, sent_bytes } = self.get_mut() else { return Poll::Ready(None) };
+        let mut shared = shared.borrow_mut();
+        if let Some(data) = shared.remembered.as_ref().and_then(|remembered| remembered.get(*next_remembered)) {
+            *next_remembered += 1;
+            *sent_bytes += data.len() as u64;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if shared.ended {
+            return Poll::Ready(None);
+        }
+        let polled = shared.poll_source(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            *sent_bytes += data.len() as u64;
+            *next_remembered += 1;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client { shared, next_remembered, .. } => {
+                let shared = shared.borrow();
+                let all_sent = shared.remembered.as_ref().is_none_or(|remembered| *next_remembered >= remembered.len());
+                all_sent && (shared.ended || shared.source.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Client { shared, sent_bytes, .. } => {
+                let shared = shared.borrow();
+                let remembered = shared.remembered_bytes as u64;
+                match shared.source.size_hint().exact() {
+                    Some(left) if shared.remembered.is_some() => {
+                        SizeHint::with_exact((left + remembered).saturating_sub(*sent_bytes))
+                    }
+                    Some(left) => SizeHint::with_exact(left),
+                    None => SizeHint::default(),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The stream to a control plane, and its cache on disk: what the proxy is told, and what it was told last. The session logic
+//! is [`mesh_xds::client`]; a proxy that restarts while its control plane is down serves from the cache, and when it comes
+//! back only differences are sent, so nothing flaps.
+
+mod cache; // last good resources on disk, atomically replaced
+mod connect; // a channel to the control plane, by address or name
+mod stream; // one stream after the other, for ever
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mesh_core::model::resource::Resources;
+use mesh_xds::client::Session;
+use mesh_xds::metadata;
+use tokio::sync::watch;
+
+use cache::Cache;
+
+/// How to reach a control plane, and who we are to it.
+#[derive(Debug, Clone)]
+pub struct XdsConfig {
+    /// `HOST:PORT`; the host is an address, `localhost` or a name.
+    pub server: String,
+    pub node_id: String,
+    /// The whole node metadata: `{"mesh": {"bind_address": "127.0.0.1"}}`.
+    pub metadata: serde_json::Value,
+    /// Where the last good resources are kept; nowhere without it.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// How it stands with the control plane.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct XdsStatus {
+    pub connected: bool,
+    /// There are resources to serve from, be it out of the cache.
+    pub published: bool,
+    /// They came out of the cache, and the control plane has said nothing yet.
+    pub from_cache: bool,
+    /// What is referred to and has not come yet, in words.
+    pub waiting_for: Vec<String>,
+    /// Streams opened so far.
+    pub streams: u64,
+    /// Responses so far.
+    pub responses: u64,
+    /// Resources refused so far.
+    pub refused: u64,
+    /// Why the last stream ended or the last resource was refused.
+    pub last_error: Option<String>,
+}
+
+/// The client of one control plane.
+#[derive(Debug)]
+pub struct XdsClient;
+
+impl XdsClient {
+    /// Loads the cache at once, so that the first value of the receiver is what was served last; before the very first answer of
+    /// a control plane it is empty, and [`XdsStatus::published`] false. Nothing is dialled before the future runs; it never ends
+    /// by itself.
+    pub fn start(
+        config: XdsConfig,
+    ) -> (watch::Receiver<Arc<Resources>>, watch::Receiver<XdsStatus>, impl Future<Output = ()> + Send + 'static) {
+        let ours = config.metadata.get(metadata::KEY);
+        let wants_capture = ours.and_then(|ours| ours.get("capture")).and_then(serde_json::Value::as_bool);
+        let mut session = Session::new(wants_capture.unwrap_or(false));
+        let cache = config.cache_dir.as_deref().map(|directory| Cache::new(directory, &config));
+        if let Some(cache) = &cache {
+            for error in session.restore(cache.load()) {
+                tracing::warn!(%error, "a cached resource is left out");
+            }
+        }
+        let published = session.published().cloned();
+        let status =
+            XdsStatus { published: published.is_some(), from_cache: published.is_some(), ..XdsStatus::default() };
+        let (resources, receiver) = watch::channel(published.unwrap_or_default());
+        let (status, status_receiver) = watch::channel(status);
+        let client = stream::Client::new(config, session, cache, resources, status);
+        (receiver, status_receiver, client.run())
+    }
+}
+
+#[cfg(test)]
+mod tests;

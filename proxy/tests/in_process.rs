@@ -1,0 +1,11 @@
+//! The real app on port 0, between real clients and backends, in one process.
+#![allow(clippy::unwrap_used)]
+
+mod in_process {
+    pub mod support; // a mesh, backends, clients
+    mod refusals; // what is answered when nobody else answers
+    mod balancing; // who gets the request
+    mod retries; // once more, elsewhere
+    mod protocols; // h1, h2, trailers, upgrades, bytes, TLS
+    mod endings; // timeouts, cut bodies, drain, reload
+}
