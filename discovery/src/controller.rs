@@ -1,0 +1,525 @@
+//! Step 6 of a container event: what runs is compared with what was asked for. Observe, plan, execute: the plan is pure and
+//! numbered (`controller/plan.rs`), its steps are done side by side (`controller/execute.rs`), and while they are, the next
+//! plan is made around them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::select_all;
+use mesh_core::compose::Project;
+use mesh_core::config::suggest;
+use mesh_core::model::endpoint::EndpointState;
+use mesh_core::model::names::Name;
+use mesh_core::model::replicas::{Action, Plan, ReplicaId, ReplicaStatus, RuntimeKind, StepOutcome};
+use mesh_core::model::snapshot::Snapshot;
+use mesh_core::task::drain::Drain;
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::execute::{ExecuteError, Executor, Runtimes, Work};
+use self::history::History;
+use self::plan::{Planned, World, is_ready};
+use self::spec::{Desired, DesiredProjects, replica_spec};
+use self::story::Story;
+use crate::runtime::{ObservedReplica, UnitId};
+use crate::store::{Expect, Revision, SharedStore, StoreError};
+
+pub mod spec; // what was asked for, replica by replica
+pub mod history; // what happened to each slot before
+pub mod plan; // what is to be done now (pure)
+pub mod execute; // doing one step of it
+pub mod story; // what was done, and why
+mod desired; // what was asked for, in the store
+mod api; // how it is asked for, over HTTP
+
+#[cfg(test)]
+mod tests;
+
+/// Everything is looked at this often though nothing happened: hints can be lost.
+const PERIOD: Duration = Duration::from_secs(5);
+/// Between two looks at the least: a burst of hints is one look.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Why the controller cannot do what was asked.
+#[derive(Debug, Error)]
+pub enum ControllerError {
+    #[error("there is no project {name}{}", hint(suggestion.as_deref()))]
+    UnknownProject { name: String, suggestion: Option<String> },
+    #[error("project {project} has no service {name}{}", hint(suggestion.as_deref()))]
+    UnknownService { project: Name, name: String, suggestion: Option<String> },
+    #[error(
+        "service {service} is to run on {kind}, which this discovery does not have; it has: {present}. Start it with one, or choose \
+         another with --runtime"
+    )]
+    NoRuntime { service: Name, kind: RuntimeKind, present: String },
+    #[error("what was asked for cannot be stored")]
+    Store(#[from] StoreError),
+}
+
+/// The controller. Cheap to share; [`Self::run`] does the work.
+pub struct Controller {
+    executor: Arc<Executor>,
+    store: SharedStore,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    story: Story,
+    state: Mutex<State>,
+    /// True after the first look.
+    has_looked: watch::Sender<bool>,
+    started: Instant,
+}
+
+/// What the last look found; readers take copies.
+struct State {
+    desired: DesiredProjects,
+    observed: BTreeMap<RuntimeKind, Vec<ObservedReplica>>,
+    unknown: BTreeSet<RuntimeKind>,
+    busy: BTreeMap<ReplicaId, Action>,
+    history: History,
+    plan: Plan,
+}
+
+/// A step that has come to its end, with the number of its plan.
+type Finished = (u64, Work, Result<(), ExecuteError>);
+
+impl Controller {
+    /// `seed` decides the jitter of back-offs.
+    #[must_use]
+    pub fn new(
+        runtimes: Runtimes,
+        store: SharedStore,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        seed: u64,
+    ) -> Arc<Self> {
+        let state = State {
+            desired: DesiredProjects::new(),
+            observed: BTreeMap::new(),
+            unknown: runtimes.keys().copied().collect(),
+            busy: BTreeMap::new(),
+            history: History::new(seed),
+            plan: Plan::default(),
+        };
+        let executor = Arc::new(Executor::new(runtimes));
+        let (story, state) = (Story::default(), Mutex::new(state));
+        let (has_looked, started) = (watch::Sender::new(false), Instant::now());
+        Arc::new(Self { executor, store, snapshots, story, state, has_looked, started })
+    }
+
+    /// The HTTP API below `/v1/projects`, `/v1/replicas` and `/v1/events`, with its paths for people.
+    pub fn router(self: &Arc<Self>) -> (axum::Router, Vec<String>) {
+        (api::router(self.clone()), api::PATHS.iter().map(ToString::to_string).collect())
+    }
+
+    /// Looks, plans and acts until drained; steps that were begun are finished then.
+    pub async fn run(self: Arc<Self>, mut drain: Drain) {
+        let mut hints: Vec<_> = self.executor.runtimes().values().map(|runtime| runtime.hints()).collect();
+        let mut snapshots = self.snapshots.clone();
+        let mut revisions = self.store.revisions();
+        let mut loaded: Option<Revision> = None;
+        let mut steps: JoinSet<Finished> = JoinSet::new();
+        while !drain.is_draining() {
+            // What changes from here on is seen by the next look.
+            hints.iter_mut().for_each(|hint| drop(hint.borrow_and_update()));
+            snapshots.borrow_and_update();
+            let revision = *revisions.borrow_and_update();
+            if loaded != Some(revision) && self.load().await {
+                loaded = Some(revision);
+            }
+            self.observe().await;
+            self.has_looked.send_replace(true);
+            let wake_at = self.plan_and_begin(&mut steps);
+            self.forget_gone().await;
+            tokio::time::sleep(PAUSE).await;
+            let until = wake_at.map_or(PERIOD, |at| at.saturating_sub(self.started.elapsed()).min(PERIOD));
+            let hinted = async {
+                let waits: Vec<_> = hints.iter_mut().map(|hint| Box::pin(hint.changed())).collect();
+                // A runtime that is gone hints no more; without any the period is what is left.
+                match waits.is_empty() {
+                    false => drop(select_all(waits).await),
+                    true => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = drain.started() => {}
+                () = tokio::time::sleep(until) => {}
+                () = hinted => {}
+                _ = snapshots.changed() => {}
+                _ = revisions.changed() => {}
+                Some(finished) = steps.join_next() => self.finish(finished),
+            }
+            while let Some(finished) = steps.try_join_next() {
+                self.finish(finished);
+            }
+        }
+        while let Some(finished) = steps.join_next().await {
+            self.finish(finished);
+        }
+    }
+
+    /// True when what was asked for is known.
+    async fn load(&self) -> bool {
+        match desired::load(&self.store).await {
+            Ok(desired) => {
+                self.lock().desired = desired;
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what was asked for cannot be read; the last known holds");
+                false
+            }
+        }
+    }
+
+    async fn observe(&self) {
+        for (kind, runtime) in self.executor.runtimes() {
+            let observed = runtime.observe().await;
+            let mut state = self.lock();
+            match observed {
+                Ok(replicas) => {
+                    state.unknown.remove(kind);
+                    state.observed.insert(*kind, replicas);
+                }
+                Err(error) => {
+                    if state.unknown.insert(*kind) {
+                        tracing::warn!(runtime = %kind, %error, "what runs is not known; nothing of it is touched");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Makes the next plan and begins its steps; answers when to look again at the latest.
+    fn plan_and_begin(&self, steps: &mut JoinSet<Finished>) -> Option<Duration> {
+        let now = self.started.elapsed();
+        let snapshot = self.snapshots.borrow().clone();
+        let mut state = self.lock();
+        let observed = state.all_observed();
+        let endpoints = endpoint_states(&snapshot);
+        state.note_readiness(&observed, &endpoints, now);
+        let Planned { mut plan, wake_at } = plan::plan(state.world(&state.desired, &observed, &endpoints, now));
+        plan.number = state.plan.number + u64::from(plan.steps != state.plan.steps || !plan.steps.is_empty());
+        plan.snapshot = snapshot.number;
+        let works: Vec<Work> = plan.steps.iter().map(|step| state.work(step)).collect();
+        for work in &works {
+            state.begin(work, now);
+        }
+        let number = plan.number;
+        state.plan = plan;
+        drop(state);
+        for work in works {
+            self.story.tell(number, work.step.clone(), StepOutcome::Begun);
+            steps.spawn(execute_one(self.executor.clone(), number, work));
+        }
+        wake_at
+    }
+
+    fn finish(&self, finished: Result<Finished, tokio::task::JoinError>) {
+        let (number, work, result) = match finished {
+            Ok(finished) => finished,
+            Err(error) => {
+                tracing::error!(%error, "a step panicked; its slot stays as it is until discovery is started again");
+                return;
+            }
+        };
+        let mut state = self.lock();
+        state.busy.remove(&work.step.replica);
+        let outcome = match result {
+            Ok(()) => StepOutcome::Done,
+            Err(error) => {
+                if let Some(spec) = &work.new {
+                    let now = self.started.elapsed();
+                    state.history.fill_failed(&work.step.replica, &spec.config_hash, now);
+                }
+                StepOutcome::Failed { error: error_chain(&error) }
+            }
+        };
+        drop(state);
+        self.story.tell(number, work.step, outcome);
+    }
+
+    /// Projects that were taken down, and of which nothing is left.
+    async fn forget_gone(&self) {
+        let gone: Vec<Arc<Desired>> = {
+            let state = self.lock();
+            let observed = state.all_observed();
+            let is_gone = |desired: &&Arc<Desired>| {
+                let name = &desired.project.name;
+                desired.is_down
+                    && state.unknown.is_empty()
+                    && !observed.iter().any(|replica| replica.managed && replica.id.project == *name)
+                    && !state.busy.keys().any(|id| id.project == *name)
+            };
+            state.desired.values().filter(is_gone).cloned().collect()
+        };
+        for desired in gone {
+            let name = &desired.project.name;
+            let networks: Vec<_> = desired.project.networks.values().cloned().collect();
+            for runtime in self.executor.runtimes().values() {
+                if let Err(error) = runtime.forget_project(name.clone(), networks.clone()).await {
+                    tracing::warn!(project = %name, %error, "what was made for the project is not all removed");
+                }
+            }
+            match desired::forget(&self.store, name).await {
+                Ok(()) => drop(self.lock().desired.remove(name)),
+                Err(error) => tracing::warn!(project = %name, %error, "the project cannot be forgotten yet"),
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is asked of the controller, by its HTTP API or by whoever runs it in the same process.
+impl Controller {
+    /// Asks for a project, in place of what was asked for under its name; answers the plan that follows from it.
+    ///
+    /// # Errors
+    /// A service wants a runtime that is not there, or the store fails; nothing was changed then.
+    pub async fn apply(&self, project: Project) -> Result<Plan, ControllerError> {
+        self.save(project, Expect::Anything).await
+    }
+
+    /// The plan that would follow if this were asked for; nothing is changed.
+    ///
+    /// # Errors
+    /// A service wants a runtime that is not there.
+    pub async fn dry_run(&self, project: Project) -> Result<Plan, ControllerError> {
+        let present = self.executor.runtimes();
+        for (service, wanted) in &project.services {
+            if !present.contains_key(&wanted.runtime) {
+                let present = present.keys().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
+                let present = if present.is_empty() { "none".to_owned() } else { present };
+                return Err(ControllerError::NoRuntime { service: service.clone(), kind: wanted.runtime, present });
+            }
+        }
+        Ok(self.plan_for(Desired { project, is_down: false }).await)
+    }
+
+    async fn save(&self, project: Project, expect: Expect) -> Result<Plan, ControllerError> {
+        let plan = self.dry_run(project.clone()).await?;
+        desired::save(&self.store, &Desired { project, is_down: false }, expect).await?;
+        Ok(plan)
+    }
+
+    /// Asks for other numbers of replicas.
+    ///
+    /// # Errors
+    /// No such project or service, or the store fails.
+    pub async fn scale(&self, project: &str, replicas: &BTreeMap<String, u32>) -> Result<Plan, ControllerError> {
+        let (Desired { mut project, .. }, revision) = self.stored(project).await?;
+        for (name, count) in replicas {
+            let service = Name::new(name).ok().and_then(|name| project.services.get_mut(&name));
+            match service {
+                Some(service) => service.replicas = *count,
+                None => {
+                    let known = project.services.keys().map(Name::as_str);
+                    let suggestion = suggest::nearest(name, known).map(str::to_owned);
+                    return Err(ControllerError::UnknownService {
+                        project: project.name,
+                        name: name.clone(),
+                        suggestion,
+                    });
+                }
+            }
+        }
+        self.save(project, Expect::Revision(revision)).await
+    }
+
+    /// Asks for the end of a project.
+    ///
+    /// # Errors
+    /// No such project, or the store fails.
+    pub async fn take_down(&self, project: &str) -> Result<Plan, ControllerError> {
+        let (desired, revision) = self.stored(project).await?;
+        let desired = Desired { is_down: true, ..desired };
+        desired::save(&self.store, &desired, Expect::Revision(revision)).await?;
+        Ok(self.plan_for(desired).await)
+    }
+
+    /// As the store has it, which the last look may not have seen yet.
+    async fn stored(&self, project: &str) -> Result<(Desired, Revision), ControllerError> {
+        let found = match Name::new(project) {
+            Ok(name) => desired::load_one(&self.store, &name).await?,
+            Err(_) => None,
+        };
+        found.ok_or_else(|| self.unknown_project(project))
+    }
+
+    fn unknown_project(&self, name: &str) -> ControllerError {
+        let state = self.lock();
+        let suggestion = suggest::nearest(name, state.desired.keys().map(Name::as_str)).map(str::to_owned);
+        ControllerError::UnknownProject { name: name.to_owned(), suggestion }
+    }
+
+    /// # Errors
+    /// No such project.
+    pub fn project(&self, name: &str) -> Result<Arc<Desired>, ControllerError> {
+        let found =
+            self.lock().desired.iter().find(|(known, _)| known.as_str() == name).map(|(_, desired)| desired.clone());
+        found.ok_or_else(|| self.unknown_project(name))
+    }
+
+    #[must_use]
+    pub fn projects(&self) -> DesiredProjects {
+        self.lock().desired.clone()
+    }
+
+    /// The newest plan, over all projects.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.lock().plan.clone()
+    }
+
+    #[must_use]
+    pub fn story(&self) -> &Story {
+        &self.story
+    }
+
+    /// Every replica that runs, ended or is there under a known project's name.
+    #[must_use]
+    pub fn replicas(&self) -> Vec<ReplicaStatus> {
+        let snapshot = self.snapshots.borrow().clone();
+        let endpoints = endpoint_states(&snapshot);
+        let state = self.lock();
+        let status = |kind: &RuntimeKind, replica: &ObservedReplica| {
+            let desired = state.desired.get(&replica.id.project);
+            let service = desired.and_then(|desired| desired.project.services.get(&replica.id.service));
+            ReplicaStatus {
+                name: replica.name.clone(),
+                project: replica.id.project.clone(),
+                service: replica.id.service.clone(),
+                number: replica.id.number,
+                runtime: *kind,
+                unit: replica.unit.clone(),
+                state: replica.state,
+                ready: match service {
+                    Some(service) => is_ready(replica, service, &endpoints),
+                    None => endpoints.get(&replica.unit) == Some(&EndpointState::Ready),
+                },
+                address: replica.address,
+                ports: replica.ports.clone(),
+                started_millis: replica.started_millis,
+                restarts: state.history.restarts(&replica.id),
+                last_reason: state.history.last_reason(&replica.id).map(str::to_owned),
+                managed: replica.managed,
+            }
+        };
+        let mut replicas: Vec<ReplicaStatus> = state
+            .observed
+            .iter()
+            .flat_map(|(kind, list)| list.iter().map(move |replica| status(kind, replica)))
+            .collect();
+        replicas.sort_by(|a, b| (&a.project, &a.service, a.number).cmp(&(&b.project, &b.service, b.number)));
+        replicas
+    }
+
+    /// What would be planned now if this project were desired so; only its own steps.
+    async fn plan_for(&self, wanted: Desired) -> Plan {
+        // Right after the start nothing is known yet; without an answer of the runtimes it is planned without them.
+        let _ = tokio::time::timeout(PERIOD, self.has_looked.subscribe().wait_for(|looked| *looked)).await;
+        let name = wanted.project.name.clone();
+        let snapshot = self.snapshots.borrow().clone();
+        let endpoints = endpoint_states(&snapshot);
+        let state = self.lock();
+        let desired = DesiredProjects::from([(name, Arc::new(wanted))]);
+        let observed = state.all_observed();
+        let mut plan = plan::plan(state.world(&desired, &observed, &endpoints, self.started.elapsed())).plan;
+        (plan.number, plan.snapshot) = (state.plan.number + 1, snapshot.number);
+        plan
+    }
+}
+
+impl State {
+    fn all_observed(&self) -> Vec<ObservedReplica> {
+        self.observed.values().flatten().cloned().collect()
+    }
+
+    fn world<'a>(
+        &'a self,
+        desired: &'a DesiredProjects,
+        observed: &'a [ObservedReplica],
+        endpoints: &'a BTreeMap<UnitId, EndpointState>,
+        now: Duration,
+    ) -> World<'a> {
+        World { desired, observed, unknown: &self.unknown, endpoints, busy: &self.busy, history: &self.history, now }
+    }
+
+    fn note_readiness(
+        &mut self,
+        observed: &[ObservedReplica],
+        endpoints: &BTreeMap<UnitId, EndpointState>,
+        now: Duration,
+    ) {
+        for replica in observed.iter().filter(|replica| replica.managed) {
+            let desired = self.desired.get(&replica.id.project);
+            let service = desired.and_then(|desired| desired.project.services.get(&replica.id.service));
+            let ready = service.is_some_and(|service| is_ready(replica, service, endpoints));
+            self.history.saw(&replica.id, ready, now);
+        }
+        let desired = &self.desired;
+        self.history.retain(|id| desired.contains_key(&id.project));
+    }
+
+    /// A step with all it takes to do it, from what was observed and asked for when it was planned.
+    fn work(&self, step: &mesh_core::model::replicas::Step) -> Work {
+        let old = self.observed.iter().find_map(|(kind, replicas)| {
+            let replica = replicas.iter().find(|replica| Some(&replica.unit) == step.unit.as_ref())?;
+            Some((*kind, self.stop_order(replica)))
+        });
+        let project = self.desired.get(&step.replica.project).map(|desired| &desired.project);
+        let wants_new = matches!(step.action, Action::Start | Action::Replace);
+        let new = project.filter(|_| wants_new).and_then(|project| replica_spec(project, &step.replica)).map(Arc::new);
+        Work { step: step.clone(), old, new }
+    }
+
+    /// As the file says now; as it said then, where it does not name the service any more.
+    fn stop_order(&self, replica: &ObservedReplica) -> crate::runtime::StopOrder {
+        let desired = self.desired.get(&replica.id.project);
+        let mut order = replica.stop.clone();
+        if let Some(service) = desired.and_then(|desired| desired.project.services.get(&replica.id.service)) {
+            order.grace_period = service.stop_grace_period;
+            order.signal = service.stop_signal.clone().or(order.signal);
+        }
+        order
+    }
+
+    fn begin(&mut self, work: &Work, now: Duration) {
+        let step = &work.step;
+        self.busy.insert(step.replica.clone(), step.action);
+        let Some(spec) = &work.new else { return };
+        // A changed configuration, or a first start, is nobody's failure.
+        let observed = self.observed.values().flatten();
+        let old = observed.into_iter().find(|replica| Some(&replica.unit) == step.unit.as_ref());
+        let after_failure = old.is_some_and(|replica| replica.config_hash == spec.config_hash);
+        self.history.filled(&step.replica, &spec.config_hash, after_failure, &step.reason, now);
+    }
+}
+
+async fn execute_one(executor: Arc<Executor>, number: u64, work: Work) -> Finished {
+    let result = executor.execute(number, &work).await;
+    (number, work, result)
+}
+
+fn endpoint_states(snapshot: &Snapshot) -> BTreeMap<UnitId, EndpointState> {
+    let endpoints = snapshot.endpoints.values().flat_map(|endpoints| endpoints.iter());
+    endpoints.map(|endpoint| (endpoint.id.unit.clone(), endpoint.state)).collect()
+}
+
+/// An error with its causes, on one line.
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn hint(suggestion: Option<&str>) -> String {
+    suggestion.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default()
+}

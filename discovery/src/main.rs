@@ -1,0 +1,54 @@
+//! `mesh-discovery`: parse, start, wait for a signal, drain.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Parser;
+use mesh_core::task::drain;
+use mesh_core::telemetry::log;
+use mesh_discovery::app::App;
+use mesh_discovery::config::{Config, Environment, Flags};
+use tokio::signal::unix::{SignalKind, signal};
+
+fn main() -> ExitCode {
+    log::init("info");
+    let config = match Config::from_flags(&Flags::parse(), &Environment::of_process()) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}\nmesh-discovery --help tells of every flag");
+            return ExitCode::from(2);
+        }
+    };
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mesh-discovery: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(config: Config) -> anyhow::Result<()> {
+    let (drainer, drain) = drain::channel();
+    let app = App::bind(config, &[], drain).await?;
+    let mut running = tokio::spawn(app.run());
+    tokio::select! {
+        ended = &mut running => return Ok(ended.context("discovery panicked")??),
+        signal = stop_signal() => tracing::info!(signal = signal?, "draining; once more ends at once"),
+    }
+    drainer.start();
+    tokio::select! {
+        ended = &mut running => Ok(ended.context("discovery panicked")??),
+        signal = stop_signal() => anyhow::bail!("ended by a second {}", signal?),
+    }
+}
+
+async fn stop_signal() -> anyhow::Result<&'static str> {
+    let handler = |kind| signal(kind).context("signals cannot be handled");
+    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    }
+}

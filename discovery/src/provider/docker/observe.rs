@@ -1,0 +1,246 @@
+//! From containers to services, endpoints, workloads and conditions: who takes part, under which name, at which addresses and
+//! ports, and in which state.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+mod place; // where a container is reached, and whose network namespace it is in
+mod service; // the members of a service agree on its ports and its policy
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mesh_core::model::condition::{Condition, ConditionKind};
+use mesh_core::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointState};
+use mesh_core::model::names::{Name, NameError, ServiceId};
+use mesh_core::model::snapshot::Workload;
+
+use super::drain::DrainBook;
+use super::inspect::{Container, Health, Phase};
+use crate::provider::label::{
+    self, COMPOSE_ONEOFF, COMPOSE_PROJECT, COMPOSE_SERVICE, IMAGE_VERSION, PortSetting, Settings,
+};
+use crate::provider::{Observation, ObservedEndpoint, ReadySource};
+use place::Place;
+
+/// The namespace of containers that Compose knows nothing of.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Which containers are looked at, and what of the host is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Without `mesh.enable` a container takes part.
+    pub exposed_by_default: bool,
+    /// Others than those with this label do not exist.
+    pub only_label: Option<(String, String)>,
+    /// How containers on the host's own network are reached.
+    pub host_address: Option<IpAddr>,
+}
+
+impl Scope {
+    #[must_use]
+    pub fn contains(&self, container: &Container) -> bool {
+        self.only_label.as_ref().is_none_or(|(key, value)| container.labels.get(key) == Some(value))
+    }
+}
+
+/// Containers by id, as they were inspected.
+pub type Containers = BTreeMap<Arc<str>, Container>;
+
+/// A container that takes part, on its way to an endpoint.
+struct Member<'a> {
+    container: &'a Container,
+    settings: Settings,
+    service: ServiceId,
+    place: Place,
+    ports: Vec<PortSetting>,
+}
+
+/// Everything that `containers` say.
+#[must_use]
+pub fn observe(containers: &Containers, scope: &Scope, drains: &DrainBook, now: Instant) -> Observation {
+    let mut conditions = Vec::new();
+    // In order of age: on a clash of names, the later one is told.
+    let mut by_age: Vec<&Container> = containers.values().filter(|container| scope.contains(container)).collect();
+    by_age.sort_by(|a, b| (a.id.start, &a.id.unit).cmp(&(b.id.start, &b.id.unit)));
+    let mut names = Names::default();
+    let mut members = Vec::new();
+    for container in by_age {
+        if let Some(member) = member(container, containers, scope, &mut names, &mut conditions) {
+            members.push(member);
+        }
+    }
+    let services = service::agree(&mut members);
+    let workloads = workloads(&members);
+    let mut endpoints: Vec<ObservedEndpoint> =
+        members.into_iter().map(|member| endpoint(member, drains, now)).collect();
+    endpoints.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
+    conditions.sort();
+    Observation { services, endpoints, workloads, conditions }
+}
+
+/// The container as a member of its service, or none, with conditions that say why.
+fn member<'a>(
+    container: &'a Container,
+    containers: &Containers,
+    scope: &Scope,
+    names: &mut Names,
+    conditions: &mut Vec<Condition>,
+) -> Option<Member<'a>> {
+    let object = format!("container/{}", container.name);
+    let mut complain = |kind, message: &str| conditions.push(Condition::new(&object, kind, message));
+    // Told whether it takes part or not: a typo may be the very reason why it does not.
+    let (settings, problems) = label::read(&container.labels);
+    for problem in problems {
+        complain(problem.kind, &problem.message);
+    }
+    // A one-off (`docker compose run`) carries every label of its service and yet serves nobody.
+    let one_off = container.labels.get(COMPOSE_ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let takes_part = settings.enable.unwrap_or(scope.exposed_by_default) && !one_off;
+    if !takes_part || matches!(container.phase, Phase::Gone | Phase::Restarting) {
+        return None;
+    }
+    let service = match service_id(container, &settings) {
+        Ok((service, written)) => match names.claim(&service, written) {
+            Ok(()) => service,
+            Err(message) => {
+                complain(ConditionKind::NameClash, &message);
+                return None;
+            }
+        },
+        Err(error) => {
+            complain(
+                ConditionKind::InvalidName,
+                &format!("{error}; mesh.service and mesh.namespace can give it others"),
+            );
+            return None;
+        }
+    };
+    let place = match place::find(container, &settings, containers, scope) {
+        Ok((place, remarks)) => {
+            remarks.iter().for_each(|(kind, message)| complain(*kind, message));
+            place
+        }
+        Err(message) => {
+            complain(ConditionKind::NoSharedNetwork, &message);
+            return None;
+        }
+    };
+    let ports = ports(container, &settings);
+    if ports.is_empty() {
+        let message = "it exposes no TCP port, and neither mesh.port nor mesh.ports.<name>.port names one; \
+                       a dialled port is carried as it is";
+        complain(ConditionKind::NoPort, message);
+    }
+    Some(Member { container, settings, service, place, ports })
+}
+
+/// How each service's names were written before they were brought into shape: two different writings are two services, and
+/// only one of them can have the name.
+#[derive(Default)]
+struct Names {
+    written: BTreeMap<ServiceId, (String, String)>,
+}
+
+impl Names {
+    fn claim(&mut self, service: &ServiceId, written: (String, String)) -> Result<(), String> {
+        let holder = self.written.entry(service.clone()).or_insert_with(|| written.clone());
+        if *holder == written {
+            return Ok(());
+        }
+        let (theirs, ours) = (&*holder, &written);
+        Err(format!(
+            "{:?} in {:?} becomes {service}, which is {:?} in {:?} already; mesh.service can give it another name",
+            ours.0, ours.1, theirs.0, theirs.1
+        ))
+    }
+}
+
+/// Its service, and service and namespace as they were written.
+fn service_id(container: &Container, settings: &Settings) -> Result<(ServiceId, (String, String)), NameError> {
+    let label = |key| container.labels.get(key).filter(|value| !value.is_empty()).cloned();
+    let said = |name: &Option<Name>| name.as_ref().map(|name| name.as_str().to_owned());
+    let service =
+        said(&settings.service).or_else(|| label(COMPOSE_SERVICE)).unwrap_or_else(|| container.name.to_string());
+    let namespace =
+        said(&settings.namespace).or_else(|| label(COMPOSE_PROJECT)).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
+    let id = ServiceId::new(Name::from_foreign(&service)?, Name::from_foreign(&namespace)?);
+    Ok((id, (service, namespace)))
+}
+
+/// The ports that labels name; without any, all TCP ports that are exposed.
+fn ports(container: &Container, settings: &Settings) -> Vec<PortSetting> {
+    if !settings.ports.is_empty() {
+        return settings.ports.clone();
+    }
+    let exposed = container.exposed_tcp.iter();
+    exposed
+        .map(|port| PortSetting { name: label::number_name(*port), port: *port, protocol: settings.protocol })
+        .collect()
+}
+
+fn endpoint(member: Member<'_>, drains: &DrainBook, now: Instant) -> ObservedEndpoint {
+    let Member { container, settings, service, place, ports } = member;
+    let (state, reason, ready) = state(container, drains.is_draining(&container.id, now), !ports.is_empty());
+    let image_version = || container.labels.get(IMAGE_VERSION).filter(|text| !text.is_empty());
+    let endpoint = Endpoint {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        service,
+        addresses: place.addresses,
+        ports: ports.into_iter().map(|port| (port.name, port.port)).collect(),
+        weight: settings.weight.unwrap_or(DEFAULT_WEIGHT),
+        priority: 0,
+        zone: settings.zone,
+        version: settings.version.or_else(|| image_version().map(|text| text.as_str().into())),
+        state,
+        reason: reason.into(),
+        publish_not_ready: settings.publish_not_ready,
+        capture: settings.capture,
+        own_names: place.own_names,
+        aliases: place.aliases,
+    };
+    ObservedEndpoint { endpoint, ready }
+}
+
+/// Its state, why, and who has the last word on it.
+fn state(container: &Container, draining: bool, has_port: bool) -> (EndpointState, &'static str, ReadySource) {
+    use EndpointState::{Draining, NotReady, Ready};
+    use ReadySource::{FirstAccept, Stated};
+    match (container.phase, container.health) {
+        _ if draining => (Draining, "it was told to stop", Stated),
+        (Phase::Paused, _) => (NotReady, "paused", Stated),
+        (Phase::Restarting | Phase::Gone, _) => (NotReady, "it does not run", Stated),
+        (Phase::Running, Some(Health::Healthy)) => (Ready, "its healthcheck says healthy", Stated),
+        (Phase::Running, Some(Health::Starting)) => (NotReady, "its healthcheck says starting", Stated),
+        (Phase::Running, Some(Health::Unhealthy)) => (NotReady, "its healthcheck says unhealthy", Stated),
+        (Phase::Running, None) if has_port => (NotReady, "its port has not accepted a connection yet", FirstAccept),
+        (Phase::Running, None) => (Ready, "it runs; no port is known to try", Stated),
+    }
+}
+
+/// One for each network namespace: its owner's where the owner takes part, else the eldest one's that lives in it.
+fn workloads(members: &[Member<'_>]) -> Vec<Arc<Workload>> {
+    let mut by_path: BTreeMap<&str, (&Member<'_>, bool)> = BTreeMap::new();
+    for member in members {
+        let Some(path) = &member.place.namespace_path else { continue };
+        let owns = member.container.namespace_path.is_some();
+        match by_path.get(&**path) {
+            Some((_, true)) => {}
+            Some(_) if !owns => {}
+            _ => _ = by_path.insert(path, (member, owns)),
+        }
+    }
+    let workload = |(path, (member, _)): (&str, (&Member<'_>, bool))| {
+        Arc::new(Workload {
+            id: member.container.id.clone(),
+            name: member.container.name.clone(),
+            service: member.service.clone(),
+            namespace_path: path.into(),
+            networks: member.place.networks.clone(),
+        })
+    };
+    by_path.into_iter().map(workload).collect()
+}
