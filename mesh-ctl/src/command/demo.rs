@@ -1,0 +1,338 @@
+//! `mesh-ctl demo`: the mesh at work. Everything runs from this one binary: discovery, controller and proxy in this process, the
+//! shop's services as containers or processes made of it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::Method;
+use mesh_core::compose::{self, Overrides, Project};
+use mesh_core::model::replicas::{ReplicaStatus, RuntimeKind};
+use mesh_core::telemetry::log;
+use mesh_discovery::provider::docker::DockerProviderConfig;
+use mesh_discovery::provider::docker::client::Engine;
+use mesh_discovery::runtime::docker::{image_from_binary, sweep};
+use mesh_discovery::runtime::process;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::args::{DemoArguments, RuntimeChoice};
+use crate::demo::dial::Dialer;
+use crate::demo::facts::Facts;
+use crate::demo::story::Story;
+use crate::demo::traffic::Traffic;
+use crate::embedded::{Mesh, Parts, engine};
+
+/// The project's name: nobody else's, so that a `shop` of the user's own is left alone.
+const PROJECT: &str = "weft-shop";
+
+/// On everything that the demo makes on an engine, and the only containers that it sees there.
+const RUN_LABEL: (&str, &str) = ("mesh.run", "demo");
+
+const IMAGE: &str = "weft-shop-demo";
+
+/// Everything has to be ready within this long.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+const FILE: &str = include_str!("../../../examples/shop/compose.yaml");
+
+/// What the services are made of.
+enum Stage {
+    /// With the host's address as containers see it.
+    Docker(Engine, IpAddr),
+    Process,
+}
+
+/// # Errors
+/// When a part cannot start, or the mesh breaks off. What the demo has to show and did not is an exit code of 1.
+pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
+    println!("Weft demo: a shop of three services, meshed, under load, with things going wrong.");
+    log::init("warn");
+    let stage = choose(arguments.runtime).await?;
+    let state_dir = state_dir()?;
+    sweep_earlier(&stage, &state_dir).await?;
+    let mesh = Mesh::start(parts(&stage, &state_dir)).await?;
+    println!("\nDiscovery, controller and proxy run in this process.");
+    println!("  API   http://{}   (mesh-ctl --server)", mesh.api_address);
+    println!(
+        "  DNS   {}   (dig -p {} @127.0.0.1 api.{PROJECT}.svc.mesh.internal)",
+        mesh.dns_address,
+        mesh.dns_address.port()
+    );
+    println!("  proxy http://{}/metrics, and http_proxy=http://{}", mesh.admin_address, mesh.http_proxy);
+    let outcome = tokio::select! {
+        outcome = perform(&mesh, &stage, &arguments) => outcome,
+        () = interrupted() => Ok(None),
+    };
+    println!("\nRemoving what the demo made.");
+    let removed = remove(&mesh, &stage, &state_dir).await;
+    mesh.stop().await?;
+    removed?;
+    let Some(facts) = outcome? else {
+        println!("Interrupted.");
+        return Ok(ExitCode::FAILURE);
+    };
+    Ok(conclude(&facts))
+}
+
+/// The facts, last of all.
+fn conclude(facts: &Facts) -> ExitCode {
+    println!("\nFacts:");
+    facts.lines().iter().for_each(|line| println!("  {line}"));
+    let shortcomings = facts.shortcomings();
+    if shortcomings.is_empty() {
+        println!("\nNot one user request failed.");
+        return ExitCode::SUCCESS;
+    }
+    println!("\nThe demo failed:");
+    shortcomings.iter().for_each(|line| println!("  {line}"));
+    ExitCode::FAILURE
+}
+
+async fn choose(choice: RuntimeChoice) -> anyhow::Result<Stage> {
+    if choice == RuntimeChoice::Process {
+        println!("The services are local processes, as asked for.");
+        return Ok(Stage::Process);
+    }
+    let usable = match (engine::connect(None).await, engine::cannot_enter()) {
+        (Ok(engine), None) => engine::gateway(&engine).await.map(|gateway| (engine, gateway)),
+        (Ok(_), Some(reason)) => Err(reason.to_owned()),
+        (Err(reason), _) => Err(reason),
+    };
+    match (usable, choice) {
+        (Ok((engine, gateway)), _) => {
+            println!("The services are containers on {}.", engine.url);
+            Ok(Stage::Docker(engine, gateway))
+        }
+        (Err(reason), RuntimeChoice::Docker) => bail!(
+            "--runtime docker: {reason}. Start an engine and run as root, or take local processes with --runtime process"
+        ),
+        (Err(reason), _) => {
+            println!(
+                "The services are local processes: {reason}. For containers, start a Docker engine and run as root."
+            );
+            Ok(Stage::Process)
+        }
+    }
+}
+
+/// Where the demo keeps what it must find again: for root below /var/lib/mesh, else below the user's state folder.
+fn state_dir() -> anyhow::Result<PathBuf> {
+    let base = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib/mesh")
+    } else {
+        let state = std::env::var_os("XDG_STATE_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        state
+            .or_else(home)
+            .context("neither XDG_STATE_HOME nor HOME is set; one of them says where state is kept")?
+            .join("mesh")
+    };
+    let folder = base.join("demo");
+    std::fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    Ok(folder)
+}
+
+/// What a run that was killed left behind.
+async fn sweep_earlier(stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
+    let swept = process::sweep(state_dir).context("another demo seems to run; end it first")?;
+    if !swept.is_empty() {
+        println!("Swept up {} processes of an earlier run.", swept.len());
+    }
+    if let Stage::Docker(engine, _) = stage {
+        let label = format!("{}={}", RUN_LABEL.0, RUN_LABEL.1);
+        let swept = sweep(&engine.docker, Some(&label)).await?;
+        if !swept.containers.is_empty() {
+            println!("Swept up {} containers of an earlier run.", swept.containers.len());
+        }
+    }
+    // What was asked for then is not asked for now.
+    std::fs::remove_dir_all(state_dir).with_context(|| format!("{} cannot be emptied", state_dir.display()))?;
+    std::fs::create_dir_all(state_dir).with_context(|| format!("{} cannot be made", state_dir.display()))
+}
+
+fn parts(stage: &Stage, state_dir: &Path) -> Parts {
+    let docker = match stage {
+        Stage::Docker(engine, _) => Some(DockerProviderConfig {
+            url: engine.url.clone(),
+            exposed_by_default: true,
+            only_label: Some((RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())),
+        }),
+        Stage::Process => None,
+    };
+    // Processes reach virtual IPs only where they are loopback addresses.
+    let loopback = || "127.240.0.0/16".parse().expect("a network");
+    let virtual_ip_range = docker.is_none().then(loopback);
+    let http_proxy_at = match stage {
+        Stage::Docker(_, gateway) => *gateway,
+        Stage::Process => Ipv4Addr::LOCALHOST.into(),
+    };
+    let state_dir = state_dir.to_owned();
+    Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ip_range, http_proxy_at }
+}
+
+async fn perform(mesh: &Mesh, stage: &Stage, arguments: &DemoArguments) -> anyhow::Result<Option<Facts>> {
+    let mut project = project(stage).await?;
+    if let Stage::Docker(..) = stage {
+        // Processes are told by their runtime.
+        for service in project.services.values_mut() {
+            service.environment.insert("http_proxy".to_owned(), format!("http://{}", mesh.http_proxy));
+        }
+    }
+    let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
+    println!("\nBringing up {wanted} replicas of {} services:", project.services.len());
+    let traffic = Traffic::default();
+    let mut story = Story::new(mesh, PROJECT, traffic.clone());
+    let _: Value = mesh.api.call(Method::PUT, &format!("/v1/projects/{PROJECT}"), Some(&project)).await?;
+    story.until_ready(wanted as usize, Instant::now() + READY_TIMEOUT).await?;
+    story.tell_discovered().await?;
+    let dialer = Dialer::new(&format!("http://front.{PROJECT}:8080"), Some(mesh.http_proxy))?;
+    until_reachable(&dialer).await?;
+    println!(
+        "Users come: {} requests a second, each front end → api → payments, for {:?}.\n",
+        arguments.rate, arguments.run_for
+    );
+
+    story.traffic_begins();
+    let end = Instant::now() + arguments.run_for;
+    let load = traffic.run(&dialer, arguments.rate, arguments.run_for);
+    let (_, acts) = tokio::join!(load, acts(&mut story, stage, &traffic, arguments.run_for));
+    let (ejection, replacement, scale_up) = acts?;
+    tokio::time::sleep_until(end).await;
+    let intended = u64::from(arguments.rate) * arguments.run_for.as_millis() as u64 / 1000;
+    let facts =
+        Facts { intended, counts: traffic.counts(), ejection, replacement, scale_up, retried: retried(mesh).await };
+    if arguments.keep {
+        conclude(&facts);
+        println!("\nEverything stays up; Ctrl-C ends and removes it.");
+        interrupted().await;
+    }
+    Ok(Some(facts))
+}
+
+type Acts = (crate::demo::facts::Act, crate::demo::facts::Act, crate::demo::facts::Act);
+
+/// Each act begins at its share of the time, so that a short run shows all of them too.
+async fn acts(story: &mut Story<'_>, stage: &Stage, traffic: &Traffic, run_for: Duration) -> anyhow::Result<Acts> {
+    let start = Instant::now();
+    let at = |percent: u32| start + run_for * percent / 100;
+    let ejection = story.until_ejected(at(25)).await?;
+    let settled = traffic.counts();
+    tokio::time::sleep_until(at(30)).await;
+    story.tell_shares(&settled);
+    let replacement = story.kill_and_replace(async |victim| kill_replica(stage, victim).await, at(55)).await?;
+    tokio::time::sleep_until(at(58)).await;
+    let scale_up = story.scale_up(at(88)).await?;
+    let scaled = traffic.counts();
+    tokio::time::sleep_until(at(97)).await;
+    story.tell_shares(&scaled);
+    Ok((ejection, replacement, scale_up))
+}
+
+async fn kill_replica(stage: &Stage, victim: &ReplicaStatus) -> anyhow::Result<()> {
+    match stage {
+        Stage::Docker(engine, _) => engine
+            .docker
+            .kill_container(&victim.unit, None)
+            .await
+            .with_context(|| format!("{} cannot be killed", victim.name)),
+        Stage::Process => {
+            let pid = victim
+                .unit
+                .strip_prefix("pid-")
+                .and_then(|rest| rest.split('-').next())
+                .and_then(|pid| pid.parse().ok());
+            let pid = pid.with_context(|| format!("{} is not called pid-N", victim.unit))?;
+            kill(Pid::from_raw(pid), Signal::SIGKILL).with_context(|| format!("{} cannot be killed", victim.name))
+        }
+    }
+}
+
+/// The shop, with its services made of this very binary.
+async fn project(stage: &Stage) -> anyhow::Result<Project> {
+    let own = std::env::current_exe().context("this binary does not know its own path")?;
+    let mut environment = BTreeMap::new();
+    let runtime = match stage {
+        Stage::Process => {
+            environment.insert("MESH_CTL".to_owned(), own.display().to_string());
+            RuntimeKind::Process
+        }
+        Stage::Docker(engine, _) => {
+            println!("\nBuilding the image {IMAGE} (FROM scratch) out of {}.", own.display());
+            let labels = BTreeMap::from([(RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())]);
+            image_from_binary(&engine.docker, IMAGE, &own, &[], &labels).await?;
+            environment.insert("SHOP_IMAGE".to_owned(), IMAGE.to_owned());
+            RuntimeKind::Docker
+        }
+    };
+    let directory = std::env::current_dir().context("there is no current folder")?;
+    let overrides = Overrides { project_name: Some(PROJECT.to_owned()), runtime: Some(runtime), directory };
+    Ok(compose::read("examples/shop/compose.yaml", FILE, &environment, &overrides)?)
+}
+
+/// Until a first whole answer came through the mesh; users come after that.
+async fn until_reachable(dialer: &Dialer) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        let told = match dialer.get("/").await {
+            Ok((http::StatusCode::OK, _)) => return Ok(()),
+            Ok((status, body)) => format!("{status}: {}", String::from_utf8_lossy(&body).trim()),
+            Err(error) => format!("{:#}", anyhow::Error::new(error)),
+        };
+        if Instant::now() >= deadline {
+            bail!("the front end cannot be reached through the mesh: {told}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Tries that were repeated, as the proxy counts them.
+async fn retried(mesh: &Mesh) -> Option<u64> {
+    let metrics = mesh.admin.text("/metrics").await.ok()?;
+    let values = metrics
+        .lines()
+        .filter(|line| line.starts_with("mesh_retries_total"))
+        .filter_map(|line| line.rsplit(' ').next());
+    Some(values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64)
+}
+
+async fn remove(mesh: &Mesh, stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // A project that never came to be is none to take down.
+    let _ = mesh.api.call::<Value>(Method::DELETE, &format!("/v1/projects/{PROJECT}"), None::<&Value>).await;
+    loop {
+        let left: Value = mesh.api.get(&format!("/v1/replicas?project={PROJECT}")).await?;
+        if crate::output::items(&left).is_empty() || Instant::now() >= deadline {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    if let Stage::Docker(engine, _) = stage {
+        let label = format!("{}={}", RUN_LABEL.0, RUN_LABEL.1);
+        let swept = sweep(&engine.docker, Some(&label)).await?;
+        if !swept.left.is_empty() {
+            bail!("not everything could be removed: {}", swept.left.join("; "));
+        }
+    }
+    tracing::debug!(state = %state_dir.display(), "removed");
+    Ok(())
+}
+
+/// Ctrl-C or SIGTERM.
+async fn interrupted() {
+    let handlers = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+    if let (Ok(mut interrupt), Ok(mut terminate)) = handlers {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    } else {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,44 @@
+//! `mesh-ctl dev`: discovery, controller and node proxy in one process, until Ctrl-C.
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use mesh_core::telemetry::log;
+use mesh_discovery::config::{Environment, default_state_dir};
+use mesh_discovery::provider::docker::DockerProviderConfig;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::DevArguments;
+use crate::embedded::{Mesh, Parts, engine};
+
+/// # Errors
+/// When the state folder is another's, an address is taken, or a part breaks off.
+pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
+    log::init("info");
+    let state_dir = match arguments.state_dir {
+        Some(folder) => folder,
+        None => default_state_dir(&Environment::of_process()).context("--state-dir says where state is kept")?,
+    };
+    let url = engine::choose(arguments.docker.as_deref()).map_err(|reason| anyhow::anyhow!("--docker: {reason}"))?;
+    let docker =
+        url.map(|url| DockerProviderConfig { url, exposed_by_default: arguments.exposed_by_default, only_label: None });
+    let parts = Parts {
+        state_dir,
+        docker,
+        processes: true,
+        file: arguments.file,
+        virtual_ip_range: None,
+        http_proxy_at: Ipv4Addr::LOCALHOST.into(),
+    };
+    let mesh = Mesh::start(parts).await?;
+    eprintln!("API http://{}, DNS {}, proxy http://{}", mesh.api_address, mesh.dns_address, mesh.admin_address);
+    eprintln!("HTTP clients reach services by name with http_proxy=http://{}; Ctrl-C ends it", mesh.http_proxy);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    mesh.stop().await?;
+    Ok(ExitCode::SUCCESS)
+}

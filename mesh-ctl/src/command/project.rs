@@ -1,0 +1,281 @@
+//! `mesh-ctl up`, `down`, `scale`, `ps`, `plan`: what should run. The Compose file is read here, so that every mistake in it is
+//! told before anything is touched; discovery's controller does the rest, and its steps are shown as they happen.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use http::Method;
+use mesh_core::compose::{self, Overrides, Project};
+use mesh_core::model::replicas::{Plan, ReplicaStatus, RuntimeKind, StepEvent, StepOutcome};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::args::{
+    DownArguments, Output, PlanArguments, ProjectArguments, PsArguments, RuntimeChoice, ScaleArguments, UpArguments,
+};
+use crate::client::Client;
+use crate::output::{self, Table};
+
+/// Looked for in the current folder, in this order, as Compose does.
+const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
+
+/// Between two looks at what runs, where no event comes.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// What the controller answers to a change.
+#[derive(Debug, Deserialize)]
+struct Planned {
+    plan: Plan,
+}
+
+/// What the controller answers with a list.
+#[derive(Debug, Deserialize)]
+struct Items<T> {
+    items: Vec<T>,
+}
+
+/// # Errors
+/// When the file has mistakes, the server does not answer, or not all is ready in time.
+pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyhow::Result<ExitCode> {
+    let project = read(&arguments.project, arguments.runtime)?;
+    let plan = dry_run(client, &project).await?;
+    print_plan(output, &plan)?;
+    if !plan.steps.is_empty() && !confirmed("Do this?", arguments.yes)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let seen = newest_event(client).await?;
+    let _: Value = client.call(Method::PUT, &format!("/v1/projects/{}", project.name), Some(&project)).await?;
+    if arguments.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
+    let deadline = Instant::now() + arguments.wait_timeout;
+    let ready = |replicas: &[ReplicaStatus]| replicas.iter().filter(|replica| replica.ready).count() as u32 >= wanted;
+    follow(client, project.name.as_str(), seen, deadline, ready)
+        .await
+        .with_context(|| format!("not all of {} is ready; `mesh-ctl ps` and `mesh-ctl plan` say more", project.name))?;
+    eprintln!("{}: all {wanted} replicas are ready", project.name);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// When the server does not answer, knows no such project, or something is left in time.
+pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<ExitCode> {
+    let name = name_of(&arguments.project)?;
+    let running = replicas(client, Some(&name)).await?;
+    let ours = running.iter().filter(|replica| replica.managed).count();
+    eprintln!("{name}: {ours} replicas will be stopped and removed");
+    if ours > 0 && !confirmed("Do this?", arguments.yes)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let seen = newest_event(client).await?;
+    let _: Value = client.call(Method::DELETE, &format!("/v1/projects/{name}"), None::<&Value>).await?;
+    let deadline = Instant::now() + arguments.wait_timeout;
+    follow(client, &name, seen, deadline, |replicas| !replicas.iter().any(|replica| replica.managed))
+        .await
+        .with_context(|| format!("something of {name} is left; `mesh-ctl ps -p {name}` says what"))?;
+    eprintln!("{name}: gone");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// When a word is no SERVICE=N, or the server refuses.
+pub async fn scale(client: &Client, arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
+    let mut wanted = BTreeMap::new();
+    for word in &arguments.replicas {
+        let (service, count) =
+            word.split_once('=').with_context(|| format!("{word:?}: SERVICE=N is wanted, as in web=3"))?;
+        let count: u32 = count.parse().with_context(|| format!("{word:?}: {count:?} is no number of replicas"))?;
+        wanted.insert(service.to_owned(), count);
+    }
+    let name = name_of(&arguments.project)?;
+    let _: Value = client.call(Method::POST, &format!("/v1/projects/{name}/scale"), Some(&wanted)).await?;
+    let list = wanted.iter().map(|(service, count)| format!("{service}={count}")).collect::<Vec<_>>().join(" ");
+    eprintln!("{name}: {list} is asked for; `mesh-ctl ps -p {name}` shows it come");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// When the server does not answer.
+pub async fn ps(client: &Client, output: Output, arguments: PsArguments) -> anyhow::Result<ExitCode> {
+    let replicas = replicas(client, arguments.project.as_deref()).await?;
+    if replicas.is_empty() && output == Output::Table {
+        eprintln!("no replicas");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let value = json!({ "apiVersion": "mesh/v1", "items": replicas });
+    output::print(output, &value, |_| {
+        let mut table =
+            Table::new(&["NAME", "SERVICE", "RUNTIME", "STATE", "READY", "ADDRESS", "UNIT", "RESTARTS", "LAST STEP"]);
+        for replica in &replicas {
+            let ports: Vec<String> = replica.ports.iter().map(u16::to_string).collect();
+            let address =
+                replica.address.map_or_else(|| "-".to_owned(), |address| format!("{address}:{}", ports.join(",")));
+            table.row([
+                replica.name.clone(),
+                replica.service.to_string(),
+                replica.runtime.to_string(),
+                replica.state.to_string(),
+                if replica.ready { "yes" } else { "no" }.to_owned(),
+                address,
+                replica.unit.chars().take(24).collect(),
+                replica.restarts.to_string(),
+                replica.last_reason.clone().unwrap_or_else(|| "-".to_owned()),
+            ]);
+        }
+        table
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// # Errors
+/// When the file has mistakes, or the server does not answer.
+pub async fn plan(client: &Client, output: Output, arguments: PlanArguments) -> anyhow::Result<ExitCode> {
+    let project = read(&arguments.project, arguments.runtime)?;
+    let plan = dry_run(client, &project).await?;
+    print_plan(output, &plan)?;
+    let changes = !plan.steps.is_empty() || !plan.not_taken.is_empty();
+    Ok(if arguments.exit_code && changes { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Reads the Compose file that the arguments mean, with the `.env` file beside it.
+fn read(arguments: &ProjectArguments, runtime: RuntimeChoice) -> anyhow::Result<Project> {
+    let path = file_of(arguments)?;
+    let runtime = match runtime {
+        RuntimeChoice::Auto => None,
+        RuntimeChoice::Docker => Some(RuntimeKind::Docker),
+        RuntimeChoice::Process => Some(RuntimeKind::Process),
+    };
+    read_file(&path, arguments.project.as_deref(), runtime, std::env::vars().collect())
+}
+
+/// Reads a Compose file; `environment` holds over the `.env` file beside it.
+///
+/// # Errors
+/// When it cannot be read, or with every mistake in it.
+pub fn read_file(
+    path: &Path,
+    name: Option<&str>,
+    runtime: Option<RuntimeKind>,
+    environment: BTreeMap<String, String>,
+) -> anyhow::Result<Project> {
+    let shown = path.display();
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("{shown} cannot be read; -f names the Compose file"))?;
+    let whole = std::path::absolute(path).with_context(|| format!("{shown} has no absolute path"))?;
+    let directory = whole.parent().map(Path::to_owned).unwrap_or_default();
+    let beside = directory.join(".env");
+    let mut all = match std::fs::read_to_string(&beside) {
+        Ok(text) => compose::env_file::parse(&beside.display().to_string(), &text)?,
+        Err(_) => BTreeMap::new(),
+    };
+    all.extend(environment);
+    let overrides = Overrides { project_name: name.map(str::to_owned), runtime, directory };
+    let nothing_done = |problems| anyhow::anyhow!("nothing was touched:\n{problems}");
+    let mut project = compose::read(&shown.to_string(), &text, &all, &overrides).map_err(nothing_done)?;
+    project.read_env_files(|path| std::fs::read_to_string(path)).map_err(nothing_done)?;
+    Ok(project)
+}
+
+fn file_of(arguments: &ProjectArguments) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &arguments.file {
+        return Ok(path.clone());
+    }
+    let found = FILE_NAMES.iter().map(PathBuf::from).find(|path| path.exists());
+    found.with_context(|| format!("there is none of {} here; -f names the Compose file", FILE_NAMES.join(", ")))
+}
+
+/// The project's name: as given, else as the Compose file has it.
+fn name_of(arguments: &ProjectArguments) -> anyhow::Result<String> {
+    match &arguments.project {
+        Some(name) => Ok(name.clone()),
+        None => Ok(read(arguments, RuntimeChoice::Auto)?.name.to_string()),
+    }
+}
+
+async fn dry_run(client: &Client, project: &Project) -> anyhow::Result<Plan> {
+    let path = format!("/v1/projects/{}/plan", project.name);
+    Ok(client.call::<Planned>(Method::POST, &path, Some(project)).await?.plan)
+}
+
+async fn replicas(client: &Client, project: Option<&str>) -> anyhow::Result<Vec<ReplicaStatus>> {
+    let path = match project {
+        Some(name) => format!("/v1/replicas?project={name}"),
+        None => "/v1/replicas".to_owned(),
+    };
+    Ok(client.get::<Items<ReplicaStatus>>(&path).await?.items)
+}
+
+/// The number of the newest event, so that only what comes after it is told.
+async fn newest_event(client: &Client) -> anyhow::Result<u64> {
+    let events: Items<StepEvent> = client.get("/v1/events?after=0&wait=0").await?;
+    Ok(events.items.last().map_or(0, |event| event.number))
+}
+
+/// Tells every step of a project as it happens, until `enough` says so.
+async fn follow(
+    client: &Client,
+    project: &str,
+    mut seen: u64,
+    deadline: Instant,
+    enough: impl Fn(&[ReplicaStatus]) -> bool,
+) -> anyhow::Result<()> {
+    loop {
+        let events: Items<StepEvent> = client.get(&format!("/v1/events?after={seen}&wait=0")).await?;
+        for event in events.items {
+            seen = event.number;
+            if event.step.replica.project.as_str() == project {
+                tell(&event);
+            }
+        }
+        if enough(&replicas(client, Some(project)).await?) {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("the time is up (--wait-timeout gives more)");
+        }
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+fn tell(event: &StepEvent) {
+    match &event.outcome {
+        StepOutcome::Begun => eprintln!("  {}", event.step),
+        StepOutcome::Done => {}
+        StepOutcome::Failed { error } => eprintln!("  {} failed: {error}", event.step),
+    }
+}
+
+fn print_plan(output: Output, plan: &Plan) -> anyhow::Result<()> {
+    if plan.is_settled() && output == Output::Table {
+        eprintln!("no changes: what runs is what the file asks for");
+        return Ok(());
+    }
+    output::print(output, &serde_json::to_value(plan)?, |_| {
+        let mut table = Table::new(&["ACTION", "REPLICA", "REASON"]);
+        for step in &plan.steps {
+            table.row([step.action.to_string(), step.replica.to_string(), step.reason.clone()]);
+        }
+        for step in &plan.not_taken {
+            table.row([format!("later: {}", step.action), step.replica.to_string(), step.reason.clone()]);
+        }
+        table
+    })
+}
+
+/// Asks on a terminal; elsewhere, or with `--yes`, the answer is yes.
+pub fn confirmed(question: &str, yes: bool) -> anyhow::Result<bool> {
+    if yes || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Ok(true);
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

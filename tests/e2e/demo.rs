@@ -1,0 +1,50 @@
+//! The demo, as a newcomer starts it: on local processes and on a Docker engine, and after a run that was killed.
+#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use mesh_tests::daemon::Daemon;
+use mesh_tests::eventually::until;
+use mesh_tests::need::{Need, main as run, trial};
+
+/// One demo at a time: a second one is refused.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Starting, the run itself, and removing all of it, on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn demo(runtime: &str, run_for: &str) -> String {
+    let mut demo = Daemon::start("mesh-ctl", &["demo", "--runtime", runtime, "--for", run_for]);
+    let status = demo.wait(DEADLINE);
+    let told = demo.stdout();
+    assert!(status.success(), "{told}\n{}", demo.stderr());
+    for words in
+        ["is taken out", "is killed (SIGKILL)", "serves again", "have answered users", "Not one user request failed"]
+    {
+        assert!(told.contains(words), "{words:?} in {told}");
+    }
+    told
+}
+
+fn on_local_processes_and_after_a_kill_9() {
+    let _one = ONE.lock().unwrap();
+    let mut killed = Daemon::start("mesh-ctl", &["demo", "--runtime", "process", "--for", "60s"]);
+    until("users", DEADLINE, || killed.stdout().contains("Users come"));
+    killed.kill();
+    let told = demo("process", "15s");
+    assert!(told.contains("Swept up 8 processes"), "{told}");
+}
+
+fn on_a_docker_engine() {
+    let _one = ONE.lock().unwrap();
+    let told = demo("docker", "20s");
+    assert!(told.contains("The services are containers"), "{told}");
+}
+
+fn main() {
+    run(vec![
+        trial("on_local_processes_and_after_a_kill_9", &[], on_local_processes_and_after_a_kill_9),
+        trial("on_a_docker_engine", &[Need::Root, Need::Docker], on_a_docker_engine),
+    ]);
+}
