@@ -8,7 +8,7 @@ use mesh_core::task::drain;
 use mesh_core::telemetry::log;
 use mesh_discovery::app::App;
 use mesh_discovery::config::{Config, Environment, Flags};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() -> ExitCode {
     log::init("info");
@@ -30,25 +30,37 @@ fn main() -> ExitCode {
 
 #[tokio::main]
 async fn run(config: Config) -> anyhow::Result<()> {
+    // First of all: a signal that comes while we start ends us in order, too.
+    let mut signals = StopSignals::listen()?;
     let (drainer, drain) = drain::channel();
     let app = App::bind(config, &[], drain).await?;
     let mut running = tokio::spawn(app.run());
     tokio::select! {
         ended = &mut running => return Ok(ended.context("discovery panicked")??),
-        signal = stop_signal() => tracing::info!(signal = signal?, "draining; once more ends at once"),
+        signal = signals.next() => tracing::info!(signal, "draining; once more ends at once"),
     }
     drainer.start();
     tokio::select! {
         ended = &mut running => Ok(ended.context("discovery panicked")??),
-        signal = stop_signal() => anyhow::bail!("ended by a second {}", signal?),
+        signal = signals.next() => anyhow::bail!("ended by a second {signal}"),
     }
 }
 
-async fn stop_signal() -> anyhow::Result<&'static str> {
-    let handler = |kind| signal(kind).context("signals cannot be handled");
-    let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => Ok("SIGTERM"),
-        _ = interrupt.recv() => Ok("SIGINT"),
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let handler = |kind| signal(kind).context("signals cannot be handled");
+        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
     }
 }

@@ -40,7 +40,7 @@ impl Metrics {
     /// When the registry has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let resyncs = IntCounterVec::new(
-            Opts::new("mesh_discovery_docker_resyncs_total", "Times all containers were inspected again, by reason."),
+            Opts::new("mesh_discovery_resyncs_total", "Times all containers were inspected again, by reason."),
             &["reason"],
         )?;
         let events = IntCounter::new("mesh_discovery_docker_events_total", "Events of the engine that were heard.")?;
