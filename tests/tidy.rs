@@ -21,8 +21,8 @@ const CRATES: [(&str, &[&str]); 6] = [
 ];
 
 /// Composers may import any stage of their crate.
-const COMPOSERS: [&str; 9] =
-    ["app", "main", "lib", "inbound", "outbound", "sources", "controller", "embedded", "command"];
+const COMPOSERS: [&str; 10] =
+    ["app", "main", "lib", "ambient", "inbound", "outbound", "sources", "controller", "embedded", "command"];
 
 /// Vocabulary: what every stage of a crate may import.
 const PROXY_WORDS: &[&str] = &["error", "endpoint", "metrics"];

@@ -20,10 +20,12 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::admin::{self, Admin};
+use crate::ambient::{Ambient, AmbientError, CaptureOptions};
 use crate::error::chain;
 use crate::http::access_log;
 use crate::identity::held::TlsError;
 use crate::identity::rotate::Rotation;
+use crate::inbound::{Caller, Entrance};
 use crate::listen::socket::BindError;
 use crate::metrics::WorkerMetrics;
 use crate::metrics::collect::ProxyCollector;
@@ -50,17 +52,14 @@ pub struct Options {
     pub drain_timeout: Duration,
     /// Shared with parts outside that are awaited too.
     pub readiness: Readiness,
+    /// Whose connections are captured; none: only those that come to a listener by themselves.
+    pub capture: Option<CaptureOptions>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            workers: 1,
-            admin: None,
-            access_log: None,
-            drain_timeout: Duration::from_secs(30),
-            readiness: Readiness::default(),
-        }
+        let (drain_timeout, readiness) = (Duration::from_secs(30), Readiness::default());
+        Self { workers: 1, admin: None, access_log: None, drain_timeout, readiness, capture: None }
     }
 }
 
@@ -73,6 +72,8 @@ pub enum AppError {
     Admin { address: SocketAddr, source: std::io::Error },
     #[error("a TLS listener has no usable certificate")]
     Tls { source: TlsError },
+    #[error("connections cannot be captured")]
+    Capture { source: AmbientError },
     #[error("metrics cannot be registered")]
     Metrics { source: prometheus::Error },
     #[error("a worker's thread cannot be started")]
@@ -95,6 +96,7 @@ pub struct App {
     rotation: Rotation,
     listeners: Listeners,
     workers: Vec<WorkerThread>,
+    ambient: Option<Ambient>,
     drainer: Drainer,
     held: Drain,
     readiness: Readiness,
@@ -149,7 +151,15 @@ impl App {
         }
         let mut listeners = Listeners::default();
         listeners.open_first(&view.load().resources, &workers).map_err(|source| AppError::Bind { source })?;
+        let handle = Handle { workers: workers.iter().map(WorkerThread::commands).collect() };
         let readiness = options.readiness;
+        let ambient = match options.capture {
+            Some(capture) => {
+                let started = Ambient::start(capture, handle, resources.clone(), &registry, &readiness);
+                Some(started.map_err(|source| AppError::Capture { source })?)
+            }
+            None => None,
+        };
         let drain_timeout = options.drain_timeout;
         Ok(Self {
             resources,
@@ -157,6 +167,7 @@ impl App {
             rotation,
             listeners,
             workers,
+            ambient,
             drainer,
             held,
             readiness,
@@ -218,7 +229,14 @@ impl App {
             () = Self::follow(&mut self.resources, &self.view, &mut self.rotation, &mut self.listeners, &self.workers) => {}
         }
         let _not_ready = self.readiness.hold("draining");
+        // First nothing new is redirected to us; endpoints are reached directly from here on.
+        if let Some(ambient) = &mut self.ambient {
+            ambient.release().await;
+        }
         let drained = Self::drain(self.workers, self.drainer, self.held, self.drain_timeout).await;
+        if let Some(ambient) = self.ambient {
+            ambient.finish().await;
+        }
         if let Some(admin) = admin {
             admin.abort();
         }
@@ -290,17 +308,10 @@ impl Handle {
         self.workers.len()
     }
 
-    /// Accepts connections for the listener called `name` on sockets that somebody else opened, one per worker, whose upstream
-    /// connections are opened by `origin`. `key` tells them apart from others of the same listener.
-    pub fn open(
-        &self,
-        key: &str,
-        name: &Arc<str>,
-        sockets: Vec<TcpListener>,
-        origin: &crate::upstream::connect::Origin,
-    ) {
+    /// Accepts redirected connections on sockets inside a namespace, one per worker. `key` tells them apart from others.
+    pub fn capture(&self, key: &Arc<str>, sockets: Vec<TcpListener>, caller: &watch::Receiver<Caller>) {
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            worker.open(Arc::from(key), Arc::clone(name), socket, origin.clone());
+            worker.open(Arc::clone(key), Entrance::Captured(caller.clone()), socket);
         }
     }
 

@@ -298,6 +298,12 @@ impl LiveCluster {
         (left > 0).then(|| Duration::from_millis(left))
     }
 
+    /// Whether what dialled this very endpoint is left to it: it is ready, whatever its weight, and not ejected.
+    #[must_use]
+    pub fn may_take(&self, endpoint: &LiveEndpoint, now: Instant) -> bool {
+        endpoint.target.state == EndpointState::Ready && self.ejected_for(endpoint, now).is_none()
+    }
+
     /// What must hold of every version.
     ///
     /// # Panics

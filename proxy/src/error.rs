@@ -24,6 +24,8 @@ pub enum ProxyError {
     NoRouteTable { listener: Arc<str> },
     #[error("this listener has no destination for raw connections")]
     NoTcpCluster { listener: Arc<str> },
+    #[error("no service has the virtual IP and port {address}")]
+    Nobody { address: SocketAddr },
     #[error("CONNECT to {authority:?} is refused: this proxy opens no tunnels")]
     TunnelRefused { authority: String },
     #[error("{cluster}: {why}")]
@@ -100,6 +102,7 @@ impl ProxyError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NoRoute { .. }
+            | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
             | Self::ClientCut { .. }
             | Self::ClientGone
@@ -134,7 +137,7 @@ impl ProxyError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoRoute { .. } => StatusCode::NOT_FOUND,
+            Self::NoRoute { .. } | Self::Nobody { .. } => StatusCode::NOT_FOUND,
             Self::TunnelRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::ClientCut { .. } | Self::ClientGone | Self::BadMessage { .. } | Self::BadRequest { .. } => {
                 StatusCode::BAD_REQUEST
@@ -168,6 +171,7 @@ impl ProxyError {
             | Self::UnknownCluster { .. }
             | Self::NoRouteTable { .. }
             | Self::NoTcpCluster { .. }
+            | Self::Nobody { .. }
             | Self::TunnelRefused { .. } => Reason::NoRoute,
             Self::NoHealthyUpstream { .. } | Self::NoSharedNetwork { .. } => Reason::NoHealthyUpstream,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Reason::UpstreamConnectionFailure,
@@ -202,6 +206,7 @@ impl ProxyError {
             | Self::UnknownCluster { .. }
             | Self::NoRouteTable { .. }
             | Self::NoTcpCluster { .. }
+            | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
             | Self::NoHealthyUpstream { .. }
             | Self::RequestTimeout { .. }

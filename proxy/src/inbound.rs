@@ -1,4 +1,4 @@
-//! Stage 4 of a request's walk, the composer of what a connection passes through: who is it → TLS → which protocol → HTTP or
+//! Stage 4 of a request's walk, the composer of what a connection passes through: who is it → where was it going → TLS → which protocol → HTTP or
 //! bytes.
 
 use std::convert::Infallible;
@@ -11,82 +11,204 @@ use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, is_raw_port};
-use mesh_core::model::resource::{Listener, TlsServer};
+use mesh_core::model::resource::{Limits, Listener, TlsServer};
 use mesh_core::task::drain::Drain;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::detect::peek::{WAIT_MAX, peek};
-use crate::detect::verdict::Detected;
+use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
 use crate::http::client::Client;
 use crate::http::server::{Served, serve_h1, serve_h2};
 use crate::identity::rotate::SharedTls;
+use crate::intercept::original_dst::original_destination;
 use crate::listen::stream::ClientStream;
 use crate::metrics::ConnectionEnd;
+use crate::outbound::way::{self, Toward, Way};
 use crate::outbound::{self, Worker, raw};
+use crate::route::dialled::{CallerView, Destination};
 use crate::upstream::connect::{Origin, tune};
 use crate::upstream::pool_h2::LocalExecutor;
+
+/// Whose connections arrive at a socket, and what is to become of them.
+#[derive(Debug, Clone)]
+pub enum Entrance {
+    /// Those of the listener of this name.
+    Listener { name: Arc<str>, origin: Origin },
+    /// Connections that were redirected to us inside a network namespace. What is known about their caller may change.
+    Captured(watch::Receiver<Caller>),
+}
+
+/// Who calls from a captured namespace.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub origin: Origin,
+    /// Its services: more than one where containers share the namespace.
+    pub services: Arc<[ServiceId]>,
+    /// False while nobody has said yet whose namespace it is.
+    pub is_known: bool,
+    /// Begins when the namespace is gone.
+    pub gone: Drain,
+}
 
 /// A connection that was just accepted.
 pub struct Accepted {
     pub stream: TcpStream,
     pub peer: SocketAddr,
-    pub listener: Arc<str>,
-    pub origin: Origin,
+    pub entrance: Entrance,
     /// Begins when its listener goes away, or the proxy ends.
     pub drain: Drain,
     /// Held until it is over.
     pub held: Drain,
 }
 
+/// What is known about a connection before anything is read of it.
+struct Arrival {
+    listener: Arc<str>,
+    protocol: ListenProtocol,
+    limits: Limits,
+    tls: Option<TlsServer>,
+    /// What the client dialled.
+    dialled: SocketAddr,
+    way: Rc<Way>,
+}
+
+/// How long a connection out of a namespace that nobody has named waits for its name: the engine's news of a new container comes
+/// a little after its first act.
+const NAMING_WAIT_MAX: Duration = Duration::from_millis(500);
+
 /// Carries one connection to its end.
 pub async fn serve(worker: Rc<Worker>, tls: SharedTls, accepted: Accepted) {
     worker.metrics.connections_accepted.increase();
     worker.metrics.connections_active.increase();
     let peer = accepted.peer;
-    let end = carry(&worker, &tls, accepted).await;
+    let end = match &accepted.entrance {
+        Entrance::Listener { .. } => carry_listened(&worker, &tls, accepted).await,
+        Entrance::Captured(caller) => {
+            let (caller, gone) = (caller.clone(), caller.borrow().gone.clone());
+            tokio::select! {
+                end = carry_captured(&worker, &tls, accepted, caller) => end,
+                () = way::gone(Some(gone)) => ConnectionEnd::Closed,
+            }
+        }
+    };
     tracing::trace!(%peer, end = end.as_str(), "a connection ended");
     worker.metrics.ended(end);
     worker.metrics.connections_active.decrease();
 }
 
-async fn carry(worker: &Rc<Worker>, tls: &SharedTls, accepted: Accepted) -> ConnectionEnd {
-    // Who is it. A listener that went away in between takes nobody any more.
-    let Accepted { stream, peer, listener, origin, drain, held } = accepted;
-    tune(&stream);
+/// Who is it, and which listener. One that went away in between takes nobody any more.
+async fn carry_listened(worker: &Rc<Worker>, tls: &SharedTls, accepted: Accepted) -> ConnectionEnd {
+    let dialled = accepted.stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let Entrance::Listener { name, origin } = &accepted.entrance else { return ConnectionEnd::Drained };
     let local = worker.state.current();
-    let Some(listener) = local.view.listener(&listener).map(Arc::clone) else { return ConnectionEnd::Drained };
-    let dialled = stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let Some(listener) = local.view.listener(name) else { return ConnectionEnd::Drained };
+    let way = Way { origin: origin.clone(), toward: Toward::Listener, gone: None };
+    let arrival = Arrival::at(listener, dialled, way);
     drop(local);
-    let client =
-        |tls| Rc::new(Client::new(peer, dialled, tls, Arc::clone(&listener.name), listener.limits, held.clone()));
+    carry(worker, tls, arrival, accepted).await
+}
+
+/// Who is it, and where was it going. A refusal is a reset: nothing was read that could be answered.
+async fn carry_captured(
+    worker: &Rc<Worker>,
+    tls: &SharedTls,
+    accepted: Accepted,
+    mut caller: watch::Receiver<Caller>,
+) -> ConnectionEnd {
+    let dialled = match original_destination(&accepted.stream) {
+        Ok(Some(dialled)) => dialled,
+        // Somebody inside dialled our port itself.
+        Ok(None) => return ConnectionEnd::Closed,
+        Err(error) => {
+            tracing::warn!(error = %chain(&error), "where a redirected connection was going cannot be found out");
+            return ConnectionEnd::Closed;
+        }
+    };
+    // Whoever it is when the time is up is taken as it is.
+    let _ = tokio::time::timeout(NAMING_WAIT_MAX, caller.wait_for(|caller| caller.is_known)).await;
+    let Caller { origin, services, gone, .. } = caller.borrow().clone();
+    drop(caller);
+    let gone = Some(gone);
+    let local = worker.state.current();
+    let view = CallerView { services: &services, networks: &origin.networks };
+    let arrival = match local.view.book.look_up(dialled, view) {
+        Destination::Virtual(name) => {
+            let Some(listener) = local.view.listener(&name) else { return ConnectionEnd::Drained };
+            Arrival::at(listener, dialled, Way { origin, toward: Toward::Listener, gone })
+        }
+        Destination::Endpoint(found) => {
+            let protocol = found.protocol.listen();
+            Arrival::behind(protocol, dialled, Way::to_endpoint(origin, found, gone))
+        }
+        Destination::Elsewhere => {
+            let toward = Toward::Elsewhere(dialled);
+            Arrival::behind(ListenProtocol::Tcp, dialled, Way { origin, toward, gone })
+        }
+        Destination::Nobody => {
+            let way = Way { origin, toward: Toward::Elsewhere(dialled), gone };
+            let arrival = Arrival::behind(ListenProtocol::Tcp, dialled, way);
+            let client = arrival.client(&accepted);
+            let stream = ClientStream::plain(accepted.stream, Bytes::new());
+            let error = ProxyError::Nobody { address: dialled };
+            raw::refuse(worker, &client, &arrival.way, &stream, &error);
+            return ConnectionEnd::Closed;
+        }
+    };
+    drop(local);
+    carry(worker, tls, arrival, accepted).await
+}
+
+impl Arrival {
+    fn at(listener: &Listener, dialled: SocketAddr, way: Way) -> Self {
+        let Listener { name, protocol, limits, tls, .. } = listener.clone();
+        Self { listener: name, protocol, limits, tls, dialled, way: Rc::new(way) }
+    }
+
+    /// Behind no listener of its own.
+    fn behind(protocol: ListenProtocol, dialled: SocketAddr, way: Way) -> Self {
+        let (listener, limits) = (Arc::from("captured"), Limits::default());
+        Self { listener, protocol, limits, tls: None, dialled, way: Rc::new(way) }
+    }
+
+    fn client(&self, accepted: &Accepted) -> Rc<Client> {
+        let (listener, held) = (Arc::clone(&self.listener), accepted.held.clone());
+        Rc::new(Client::new(accepted.peer, self.dialled, self.tls.is_some(), listener, self.limits, held))
+    }
+}
+
+async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted: Accepted) -> ConnectionEnd {
+    let client = arrival.client(&accepted);
+    let Accepted { stream, peer, drain, .. } = accepted;
+    tune(&stream);
 
     // TLS, where the listener wants it; the handshake settles the protocol.
-    if let Some(wanted) = &listener.tls {
-        let Some(stream) = handshake(worker, tls, wanted, stream, peer, listener.limits.header_timeout).await else {
+    if let Some(wanted) = &arrival.tls {
+        let Some(stream) = handshake(worker, tls, wanted, stream, peer, arrival.limits.header_timeout).await else {
             return ConnectionEnd::TlsFailed;
         };
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         let stream = ClientStream::tls(stream);
-        return match listener.protocol {
-            ListenProtocol::Tcp => raw_until_end(worker, client(true), origin, stream, drain).await,
-            _ if http2 => http(worker, client(true), origin, stream, drain, true).await,
-            _ => http(worker, client(true), origin, stream, drain, false).await,
+        return match arrival.protocol {
+            ListenProtocol::Tcp => raw_until_end(worker, client, arrival.way, stream, drain).await,
+            _ => http(worker, client, arrival.way, stream, drain, http2).await,
         };
     }
 
     // Which protocol: as declared, or from the first bytes. What was read is put back.
-    let (detected, stream) = match protocol(worker, &listener, dialled, stream).await {
+    let (detected, stream) = match protocol(worker, &arrival, stream).await {
         Ok(found) => found,
         Err(end) => return end,
     };
     match detected {
-        Detected::Http1 => http(worker, client(false), origin, stream, drain, false).await,
-        Detected::Http2 => http(worker, client(false), origin, stream, drain, true).await,
-        Detected::Tls | Detected::Raw => raw_until_end(worker, client(false), origin, stream, drain).await,
+        Detected::Http1 => http(worker, client, arrival.way, stream, drain, false).await,
+        Detected::Http2 => http(worker, client, arrival.way, stream, drain, true).await,
+        Detected::Tls | Detected::Raw => raw_until_end(worker, client, arrival.way, stream, drain).await,
     }
 }
 
@@ -119,25 +241,26 @@ async fn handshake(
 /// What the client speaks. On a listener for HTTP only h2 is told from HTTP/1.1, and all the time for a head is given.
 async fn protocol(
     worker: &Worker,
-    listener: &Listener,
-    dialled: SocketAddr,
+    arrival: &Arrival,
     mut stream: TcpStream,
 ) -> Result<(Detected, ClientStream), ConnectionEnd> {
-    let wait = match listener.protocol {
+    let wait = match arrival.protocol {
         ListenProtocol::Tcp => return Ok((Detected::Raw, ClientStream::plain(stream, Bytes::new()))),
-        ListenProtocol::Auto if is_raw_port(dialled.port()) => {
+        ListenProtocol::Auto if is_raw_port(arrival.dialled.port()) => {
             return Ok((Detected::Raw, ClientStream::plain(stream, Bytes::new())));
         }
         ListenProtocol::Auto => WAIT_MAX,
-        ListenProtocol::Http => listener.limits.idle_timeout,
+        ListenProtocol::Http => arrival.limits.idle_timeout,
     };
     let Ok(peeked) = peek(&mut stream, wait).await else { return Err(ConnectionEnd::Closed) };
-    let detected = match (listener.protocol, peeked.detected) {
+    let detected = match (arrival.protocol, peeked.detected) {
         (ListenProtocol::Http, _) if peeked.timed_out && peeked.bytes.is_empty() => return Err(ConnectionEnd::Idle),
         (ListenProtocol::Http, Detected::Http2) => Detected::Http2,
         (ListenProtocol::Http, _) => Detected::Http1,
         (_, detected) => detected,
     };
+    let is_for_a_proxy = matches!(arrival.way.toward, Toward::Endpoint { .. }) && asks_a_proxy(&peeked.bytes);
+    let detected = if detected == Detected::Http1 && is_for_a_proxy { Detected::Raw } else { detected };
     if peeked.timed_out {
         worker.metrics.detect_timeouts.increase();
     }
@@ -147,16 +270,16 @@ async fn protocol(
 async fn http(
     worker: &Rc<Worker>,
     client: Rc<Client>,
-    origin: Origin,
+    way: Rc<Way>,
     stream: ClientStream,
     drain: Drain,
     http2: bool,
 ) -> ConnectionEnd {
-    let caller = origin.clone();
+    let caller = Rc::clone(&way);
     let answer = {
         let (worker, client) = (Rc::clone(worker), Rc::clone(&client));
         service_fn(move |request: Request<Incoming>| {
-            let answered = outbound::answer(Rc::clone(&worker), Rc::clone(&client), origin.clone(), request);
+            let answered = outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), request);
             async move { Ok::<_, Infallible>(answered.await) }
         })
     };
@@ -189,11 +312,11 @@ async fn http(
 async fn raw_until_end(
     worker: &Rc<Worker>,
     client: Rc<Client>,
-    origin: Origin,
+    way: Rc<Way>,
     stream: ClientStream,
     drain: Drain,
 ) -> ConnectionEnd {
-    let carried = raw::carry(Rc::clone(worker), client, origin, stream);
+    let carried = raw::carry(Rc::clone(worker), client, way, stream);
     carried.await;
     if drain.is_draining() { ConnectionEnd::Drained } else { ConnectionEnd::Closed }
 }

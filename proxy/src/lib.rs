@@ -7,6 +7,7 @@ pub mod error; // what can go wrong with a request, and whose fault it is
 pub mod endpoint; // a live endpoint: counters and state
 pub mod metrics; // what is counted, per worker
 pub mod intercept; // 0  traffic is brought to us
+pub mod ambient; // 0' composer: whose connections, in which namespaces
 pub mod listen; // 1  a connection arrives
 pub mod detect; // 2  which protocol is it
 pub mod identity; // 3  TLS: who are we, who are they

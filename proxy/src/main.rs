@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use mesh_core::task::ready::Readiness;
 use mesh_core::telemetry::log;
+use mesh_proxy::ambient::CaptureOptions;
 use mesh_proxy::app::{App, Options};
 use mesh_proxy::config::flags::{Flags, HostPort, Mode};
 use mesh_proxy::config::{self, Config};
@@ -35,11 +36,6 @@ fn start(flags: &Flags) -> anyhow::Result<()> {
         println!("{}: ok", flags.config.as_ref().map_or("-".into(), |path| path.display().to_string()));
         return Ok(());
     }
-    anyhow::ensure!(
-        matches!(flags.mode(), Mode::Bind(_)),
-        "--capture and --sidecar (MESH_CAPTURE, MESH_SIDECAR) are not built into this version yet; --bind ADDRESS opens listeners \
-         that applications are pointed at"
-    );
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(run(flags, flags.over(config)))
 }
@@ -57,6 +53,7 @@ async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
         access_log: config.access_log.then(|| Box::new(std::io::stdout()) as _),
         drain_timeout: flags.drain_timeout,
         readiness,
+        capture: capture(flags.mode()),
     };
     let app = App::bind(options, told.resources.clone()).await?;
     for (name, address) in app.addresses() {
@@ -69,6 +66,16 @@ async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
     drop(told);
     tracing::info!(?drained, "ended");
     Ok(())
+}
+
+/// Whose connections are captured.
+fn capture(mode: Mode) -> Option<CaptureOptions> {
+    match mode {
+        Mode::Bind(_) => None,
+        // Any container that appears may turn out to be meshed.
+        Mode::Capture => Some(CaptureOptions::docker(true)),
+        Mode::Sidecar => Some(CaptureOptions::sidecar()),
+    }
 }
 
 /// How to reach the control plane, and what to ask it for.

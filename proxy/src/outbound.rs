@@ -22,6 +22,7 @@ use crate::http::{grpc, headers, refuse};
 use crate::metrics::{ClusterMetrics, Spoken, WorkerMetrics};
 use crate::resilience::breaker::{self, Limit, Overflow, Permit};
 use crate::resilience::timeout::{Deadlines, Exchange};
+use crate::route::dialled::Choice;
 use crate::state::local::{LocalCluster, LocalState};
 use crate::upstream::connect::Origin;
 use crate::upstream::pool_h1::PoolH1;
@@ -34,9 +35,11 @@ mod attempt; // one try: an endpoint, a connection, an exchange
 mod retry; // tries, until one answers
 mod switch; // a connection that becomes something else
 pub mod raw; // a connection that is no HTTP
+pub mod way; // where a connection comes from, and where it was going
 
 use answer::AnswerBody;
 use record::Record;
+use way::{Exact, Toward, Way};
 
 /// What one worker has for all its requests.
 pub struct Worker {
@@ -44,6 +47,8 @@ pub struct Worker {
     pub metrics: Arc<WorkerMetrics>,
     /// Requests that lead to no cluster are counted here.
     pub nowhere: Rc<ClusterMetrics>,
+    /// Captured connections that are carried as they were dialled are counted here.
+    pub passthrough: Rc<ClusterMetrics>,
     pub pool_h1: Rc<PoolH1>,
     pub pool_h2: Rc<PoolH2>,
     pub log: AccessLog,
@@ -57,6 +62,8 @@ struct Walk<'w> {
     client: &'w Rc<Client>,
     origin: &'w Origin,
     cluster: Rc<LocalCluster>,
+    /// The only endpoint that may take it.
+    exact: Option<Exact>,
     head: request::Parts,
     body: ReplayableBody,
     /// The protocol it wants to switch to.
@@ -69,10 +76,12 @@ impl Worker {
     #[must_use]
     pub fn new(state: LocalState, metrics: Arc<WorkerMetrics>, log: AccessLog, seed: u64) -> Self {
         let nowhere = ClusterMetrics::new(Arc::from("unknown"), &metrics);
+        let passthrough = ClusterMetrics::new(Arc::from("passthrough"), &metrics);
         Self {
             state,
             metrics,
             nowhere,
+            passthrough,
             pool_h1: Rc::default(),
             pool_h2: Rc::default(),
             log,
@@ -116,7 +125,7 @@ impl Worker {
 pub async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    origin: Origin,
+    way: Rc<Way>,
     mut request: Request<Incoming>,
 ) -> Response<AnswerBody> {
     let started = Instant::now();
@@ -128,13 +137,13 @@ pub async fn answer(
         Version::HTTP_2 => Spoken::Http2,
         _ => Spoken::Http1,
     };
-    let mut record = Record::begin(&worker, &client, &origin, spoken, started);
+    let mut record = Record::begin(&worker, &client, &way, spoken, started);
     let switching = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
     record.note_head(&head);
 
     // Whom it is for, and which cluster that is. Nothing is known about the destination yet.
-    let walk = match prepare(&worker, &client, &origin, head, body, started, &mut record) {
+    let walk = match prepare(&worker, &client, &way, head, body, started, &mut record) {
         Ok(walk) => walk,
         Err(error) => return refused(error, is_grpc, record),
     };
@@ -156,7 +165,7 @@ pub async fn answer(
 fn prepare<'w>(
     worker: &'w Rc<Worker>,
     client: &'w Rc<Client>,
-    origin: &'w Origin,
+    way: &'w Way,
     mut head: request::Parts,
     body: Incoming,
     now: Instant,
@@ -167,8 +176,8 @@ fn prepare<'w>(
     if head.method == Method::CONNECT {
         return Err(ProxyError::TunnelRefused { authority: authority.to_str().unwrap_or_default().to_owned() });
     }
-    let cluster = route(worker, client, &authority)?;
-    record.destined(&cluster);
+    let (cluster, exact) = route(worker, client, way, &authority)?;
+    record.destined(&cluster, exact.is_some());
     let upgrade = headers::wanted_upgrade(&head);
     headers::strip_hop_by_hop(&mut head.headers);
     headers::add_forwarded(&mut head.headers, &client.forwarded_for, client.tls, || worker.request_id());
@@ -202,21 +211,38 @@ fn prepare<'w>(
     let idle_timeout = (!grpc::is_grpc(&head.headers)).then_some(client.limits.body_idle_timeout);
     let retries = &live.policy().retry;
     let body = ReplayableBody::new(body, retries.attempts > 0 && !retries.on.is_empty(), idle_timeout);
-    Ok(Walk { worker, client, origin, cluster, head, body, upgrade, protocol, deadlines })
+    Ok(Walk { worker, client, origin: &way.origin, cluster, exact, head, body, upgrade, protocol, deadlines })
 }
 
-fn route(worker: &Worker, client: &Client, authority: &HeaderValue) -> Result<Rc<LocalCluster>, ProxyError> {
+/// The cluster for a request, and the one endpoint of it that may take it where only that one was meant.
+fn route(
+    worker: &Worker,
+    client: &Client,
+    way: &Way,
+    authority: &HeaderValue,
+) -> Result<(Rc<LocalCluster>, Option<Exact>), ProxyError> {
     let local = worker.state.current();
+    let text = authority.to_str().map_err(|_| ProxyError::BadRequest { problem: "the authority is not ASCII" })?;
+    let cluster = |name: &Arc<str>| {
+        let cluster = local.clusters.get(name).map(Rc::clone);
+        cluster.ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })
+    };
+    if let Toward::Endpoint { dialled, .. } = &way.toward {
+        let cluster = cluster(&dialled.cluster)?;
+        let exact = match dialled.choose(text) {
+            Choice::Balanced => None,
+            Choice::Exactly | Choice::DialledFirst => way.exact(&cluster.live),
+        };
+        return Ok((cluster, exact));
+    }
     let listener = &client.listener;
     let no_table = || ProxyError::NoRouteTable { listener: Arc::clone(listener) };
     let routes = local.view.listener(listener).and_then(|listener| listener.routes.as_ref());
     let router = local.view.routers.get(routes.ok_or_else(no_table)?).ok_or_else(no_table)?;
-    let text = authority.to_str().map_err(|_| ProxyError::BadRequest { problem: "the authority is not ASCII" })?;
     let name = router
         .route(text)
         .map_err(|unknown| ProxyError::NoRoute { authority: unknown.authority, known: unknown.known })?;
-    let cluster = local.clusters.get(name).ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })?;
-    Ok(Rc::clone(cluster))
+    Ok((cluster(name)?, None))
 }
 
 impl Walk<'_> {
@@ -269,9 +295,9 @@ fn respond(
 }
 
 /// Counts and logs what never became a request.
-pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, origin: &Origin, error: &ProxyError) {
+pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, error: &ProxyError) {
     client.begin_request(Version::HTTP_11);
-    Record::begin(worker, client, origin, Spoken::Http1, Instant::now()).refused(error);
+    Record::begin(worker, client, way, Spoken::Http1, Instant::now()).refused(error);
 }
 
 /// A refusal of our own.

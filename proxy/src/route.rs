@@ -8,6 +8,8 @@ use std::sync::Arc;
 use mesh_core::model::resource::RouteTable;
 use thiserror::Error;
 
+pub mod dialled; // where a captured connection was going, and what that decides
+
 /// Longest authority that is brought to lower case on the stack: a DNS name has at most 253 characters (RFC 1035 section 2.3.4).
 const STACK_BYTES: usize = 272;
 

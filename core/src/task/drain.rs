@@ -32,6 +32,11 @@ impl Drainer {
         self.signal.send_replace(true);
     }
 
+    /// Waits until nobody holds it, without saying anything.
+    pub async fn idle(&mut self) {
+        while self.holders.recv().await.is_some() {}
+    }
+
     /// Says "drain" and waits for the last holder. The caller bounds it with a timeout.
     pub async fn drain(mut self) {
         self.start();

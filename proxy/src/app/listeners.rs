@@ -8,6 +8,7 @@ use mesh_core::model::resource::{Bind, Resources};
 
 use super::worker::WorkerThread;
 use crate::error::chain;
+use crate::inbound::Entrance;
 use crate::listen::socket::{BindError, bind};
 use crate::upstream::connect::Origin;
 
@@ -70,8 +71,10 @@ impl Listeners {
     fn open_one(&mut self, name: Arc<str>, wanted: SocketAddr, workers: &[WorkerThread]) -> Result<(), BindError> {
         let sockets = bind(wanted, workers.len())?;
         let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(wanted);
+        let origin = Origin::default();
         for (worker, socket) in workers.iter().zip(sockets) {
-            worker.commands().open(Arc::clone(&name), Arc::clone(&name), socket, Origin::default());
+            let entrance = Entrance::Listener { name: Arc::clone(&name), origin: origin.clone() };
+            worker.commands().open(Arc::clone(&name), entrance, socket);
         }
         self.open.insert(name, Open { wanted, bound });
         Ok(())

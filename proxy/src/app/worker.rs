@@ -14,13 +14,12 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use crate::http::access_log::AccessLog;
 use crate::identity::rotate::SharedTls;
-use crate::inbound::{self, Accepted};
+use crate::inbound::{self, Accepted, Entrance};
 use crate::listen::accept::accept_until;
 use crate::metrics::WorkerMetrics;
 use crate::outbound;
 use crate::state::local::LocalState;
 use crate::state::view::SharedView;
-use crate::upstream::connect::Origin;
 
 /// How often a worker looks after what waits: idle connections, lines of the log.
 const TICK: Duration = Duration::from_millis(500);
@@ -36,7 +35,7 @@ pub(super) struct Shared {
 
 /// What a worker can be told.
 enum Command {
-    Open { key: Arc<str>, name: Arc<str>, socket: TcpListener, origin: Origin },
+    Open { key: Arc<str>, entrance: Entrance, socket: TcpListener },
     Close { key: Arc<str> },
     ForgetOrigin { id: u64 },
     Drain,
@@ -55,8 +54,8 @@ pub(super) struct WorkerThread {
 pub(super) struct Commands(mpsc::UnboundedSender<Command>);
 
 impl Commands {
-    pub(super) fn open(&self, key: Arc<str>, name: Arc<str>, socket: TcpListener, origin: Origin) {
-        self.send(Command::Open { key, name, socket, origin });
+    pub(super) fn open(&self, key: Arc<str>, entrance: Entrance, socket: TcpListener) {
+        self.send(Command::Open { key, entrance, socket });
     }
 
     pub(super) fn close(&self, key: Arc<str>) {
@@ -131,9 +130,9 @@ async fn run(shared: Shared, mut commands: mpsc::UnboundedReceiver<Command>, mut
             Some(command) = commands.recv() => command,
         };
         match command {
-            Command::Open { key, name, socket, origin } => {
+            Command::Open { key, entrance, socket } => {
                 let Some(held) = &held else { continue };
-                match Door::open(&worker, &tls, name, socket, origin, held.clone()) {
+                match Door::open(&worker, &tls, Arc::clone(&key), entrance, socket, held.clone()) {
                     Ok(door) => {
                         doors.insert(key, door);
                     }
@@ -164,9 +163,9 @@ impl Door {
     fn open(
         worker: &Rc<outbound::Worker>,
         tls: &SharedTls,
-        listener: Arc<str>,
+        key: Arc<str>,
+        entrance: Entrance,
         socket: TcpListener,
-        origin: Origin,
         held: Drain,
     ) -> std::io::Result<Self> {
         let socket = tokio::net::TcpListener::from_std(socket)?;
@@ -176,15 +175,15 @@ impl Door {
         let last_error = RefCell::new(None::<Instant>);
         let accepting = tokio::task::spawn_local(accept_until(socket, stopped, move |accepted| match accepted {
             Ok((stream, peer)) => {
-                let (listener, origin) = (Arc::clone(&listener), origin.clone());
-                let accepted = Accepted { stream, peer, listener, origin, drain: drain.clone(), held: held.clone() };
+                let (drain, held) = (drain.clone(), held.clone());
+                let accepted = Accepted { stream, peer, entrance: entrance.clone(), drain, held };
                 tokio::task::spawn_local(inbound::serve(Rc::clone(&worker), Arc::clone(&tls), accepted));
             }
             Err(error) => {
                 worker.metrics.accept_errors.increase();
                 let quiet = last_error.replace(Some(Instant::now())).is_none_or(|last| last.elapsed() > TICK * 10);
                 if quiet {
-                    tracing::warn!(%listener, %error, "a connection cannot be accepted");
+                    tracing::warn!(listener = %key, %error, "a connection cannot be accepted");
                 }
             }
         }));

@@ -43,6 +43,14 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     http1(bytes)
 }
 
+/// Whether an HTTP/1 client takes us for its proxy: its target is absolute, or an authority to open a tunnel to (RFC 9112
+/// section 3.2). It wants the proxy that it dialled, and what it sends is for nobody else to read.
+#[must_use]
+pub fn asks_a_proxy(bytes: &[u8]) -> bool {
+    let target = bytes.iter().position(|byte| *byte == b' ').and_then(|space| bytes.get(space + 1));
+    target.is_some_and(|byte| !matches!(byte, b'/' | b'*'))
+}
+
 /// A handshake record of TLS 1.0 to 1.3 (its version is 0x0301 to 0x0303: RFC 8446 section 5.1).
 fn tls(bytes: &[u8]) -> Verdict {
     match bytes {
@@ -106,6 +114,20 @@ mod tests {
         check(b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Some(Detected::Raw));
         check(b" /", Some(Detected::Raw));
         check(&[0], Some(Detected::Raw));
+    }
+
+    #[test]
+    fn a_client_of_a_proxy_is_told_by_its_target() {
+        for (bytes, expected) in [
+            (b"GET / HTTP/1.1".as_slice(), false),
+            (b"OPTIONS * HTTP/1.1", false),
+            (b"GET http://api/ HTTP/1.1", true),
+            (b"CONNECT api:443 HTTP/1.1", true),
+            (b"CONNECT [::1]:443 HTTP/1.1", true),
+            (b"GET", false),
+        ] {
+            assert_eq!(asks_a_proxy(bytes), expected, "{:?}", String::from_utf8_lossy(bytes));
+        }
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! A connection that is no HTTP: an endpoint, a connection to it, tried elsewhere when it does not come about; then bytes both
 //! ways.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mesh_core::model::names::EndpointId;
@@ -12,6 +13,7 @@ use mesh_core::model::policy::RetryOn;
 use super::attempt::{connection_permit, dial};
 use super::record::Record;
 use super::retry::pick;
+use super::way::{Toward, Way};
 use super::{Worker, acquire};
 use crate::error::{ProxyError, chain};
 use crate::http::client::Client;
@@ -20,33 +22,46 @@ use crate::metrics::Spoken;
 use crate::resilience::breaker::Limit;
 use crate::resilience::outlier::Outcome;
 use crate::resilience::timeout::Deadlines;
+use crate::route::dialled::Choice;
 use crate::state::local::LocalCluster;
 use crate::tcp::forward;
-use crate::upstream::connect::Origin;
+use crate::upstream::connect;
+
+/// Where nothing is known about a destination, its caller's own patience counts; this only bounds what we hold for it.
+const PASS_THROUGH_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Carries one connection to its end. A refusal closes it with a reset: there is no other way to tell.
-pub async fn carry(worker: Rc<Worker>, client: Rc<Client>, origin: Origin, stream: ClientStream) {
-    let mut record = Record::begin(&worker, &client, &origin, Spoken::Tcp, Instant::now());
-    if let Err(error) = run(&worker, &client, &origin, stream, &mut record).await {
+pub async fn carry(worker: Rc<Worker>, client: Rc<Client>, way: Rc<Way>, stream: ClientStream) {
+    let mut record = Record::begin(&worker, &client, &way, Spoken::Tcp, Instant::now());
+    if let Err(error) = run(&worker, &client, &way, stream, &mut record).await {
         tracing::debug!(client = %client.peer, error = %chain(&error), "a raw connection was refused");
         record.refused(&error);
     }
 }
 
+/// Refuses one connection before anything is read of it.
+pub fn refuse(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, stream: &ClientStream, error: &ProxyError) {
+    stream.flags().reset_on_close();
+    Record::begin(worker, client, way, Spoken::Tcp, Instant::now()).refused(error);
+}
+
 async fn run(
     worker: &Rc<Worker>,
     client: &Client,
-    origin: &Origin,
+    way: &Way,
     stream: ClientStream,
     record: &mut Record,
 ) -> Result<(), ProxyError> {
     let flags = stream.flags();
     flags.reset_on_close();
-    let cluster = destination(worker, client)?;
-    record.destined(&cluster);
+    let (cluster, choice) = match destination(worker, client, way)? {
+        Towards::Cluster(cluster, choice) => (cluster, choice),
+        Towards::Address(address) => return pass_through(worker, way, address, stream, record).await,
+    };
+    record.destined(&cluster, choice == Choice::Exactly);
     let _permit = acquire(&cluster, Limit::Requests)?;
     let _connection = connection_permit(worker, &cluster)?;
-    let upstream = connect(&cluster, origin, record).await?;
+    let upstream = connect(&cluster, way, choice, record).await?;
     let _open = record.open_connection();
     flags.end_orderly();
     let copied = forward::copy(stream, upstream, Bytes::new(), &worker.copying).await;
@@ -54,30 +69,74 @@ async fn run(
     Ok(())
 }
 
-fn destination(worker: &Worker, client: &Client) -> Result<Rc<LocalCluster>, ProxyError> {
+enum Towards {
+    Cluster(Rc<LocalCluster>, Choice),
+    Address(SocketAddr),
+}
+
+fn destination(worker: &Worker, client: &Client, way: &Way) -> Result<Towards, ProxyError> {
     let local = worker.state.current();
-    let listener = || Arc::clone(&client.listener);
-    let named = local.view.listener(&client.listener).and_then(|found| found.tcp_cluster.as_ref());
-    let name = named.ok_or_else(|| ProxyError::NoTcpCluster { listener: listener() })?;
-    let cluster = local.clusters.get(name).ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })?;
-    Ok(Rc::clone(cluster))
+    match &way.toward {
+        Toward::Listener => {
+            let listener = || Arc::clone(&client.listener);
+            let named = local.view.listener(&client.listener).and_then(|found| found.tcp_cluster.as_ref());
+            let name = named.ok_or_else(|| ProxyError::NoTcpCluster { listener: listener() })?;
+            let cluster = local.clusters.get(name);
+            let cluster = cluster.ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })?;
+            Ok(Towards::Cluster(Rc::clone(cluster), Choice::Balanced))
+        }
+        Toward::Endpoint { dialled, .. } => Ok(match local.clusters.get(&dialled.cluster) {
+            Some(cluster) => Towards::Cluster(Rc::clone(cluster), dialled.choose_raw()),
+            None => Towards::Address(dialled.address),
+        }),
+        Toward::Elsewhere(address) => Ok(Towards::Address(*address)),
+    }
+}
+
+/// As if we were not there, but counted.
+async fn pass_through(
+    worker: &Worker,
+    way: &Way,
+    address: SocketAddr,
+    stream: ClientStream,
+    record: &mut Record,
+) -> Result<(), ProxyError> {
+    record.passes_through();
+    let upstream = connect::connect(&way.origin, address, Instant::now() + PASS_THROUGH_CONNECT_TIMEOUT).await?;
+    stream.flags().end_orderly();
+    let copied = forward::copy(stream, upstream, Bytes::new(), &worker.copying).await;
+    record.copied(&copied);
+    Ok(())
 }
 
 /// Connects to one endpoint after the other. No byte was sent, so that this is always harmless.
 async fn connect(
     cluster: &Rc<LocalCluster>,
-    origin: &Origin,
+    way: &Way,
+    choice: Choice,
     record: &mut Record,
 ) -> Result<tokio::net::TcpStream, ProxyError> {
     let policy = cluster.live.policy();
     let mut tried: Vec<EndpointId> = Vec::new();
+    let mut exact = way.exact(&cluster.live).filter(|exact| match choice {
+        Choice::Exactly => true,
+        Choice::DialledFirst => cluster.live.may_take(&exact.endpoint, Instant::now()),
+        Choice::Balanced => false,
+    });
     loop {
         let now = Instant::now();
-        let endpoint = pick(cluster, &tried, now)?;
-        let connected = match origin.address_of(&endpoint.target) {
+        let (endpoint, address) = match exact.take() {
+            Some(exact) => (exact.endpoint, Some(exact.address)),
+            None => {
+                let endpoint = pick(cluster, &tried, now)?;
+                let address = way.origin.address_of(&endpoint.target);
+                (endpoint, address)
+            }
+        };
+        let connected = match address {
             Some(address) => {
                 record.trying(&endpoint, address);
-                dial(cluster, origin, address, &Deadlines::new(policy, now)).await
+                dial(cluster, &way.origin, address, &Deadlines::new(policy, now)).await
             }
             None => Err(ProxyError::NoSharedNetwork { endpoint: Arc::clone(&endpoint.id().unit) }),
         };
@@ -87,8 +146,10 @@ async fn connect(
                 return Ok(upstream);
             }
             Err(error) => {
-                record.judge(Outcome::LocalFailure, Instant::now());
-                let spent = tried.len() >= policy.retry.attempts as usize;
+                if !matches!(error, ProxyError::NoSharedNetwork { .. }) {
+                    record.judge(Outcome::LocalFailure, Instant::now());
+                }
+                let spent = tried.len() >= policy.retry.attempts as usize || choice == Choice::Exactly;
                 if spent || !policy.retry.on.contains(&RetryOn::ConnectFailure) {
                     return Err(error);
                 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, request};
 use mesh_core::model::reason::Reason;
 
 use super::Worker;
+use super::way::Way;
 use crate::endpoint::{ActiveRequest, LiveEndpoint, OpenConnection};
 use crate::error::{ProxyError, chain};
 use crate::http::access_log::{Entry, began_ms};
@@ -20,14 +21,14 @@ use crate::resilience::breaker::Permit;
 use crate::resilience::outlier::{self, Outcome, Verdict};
 use crate::state::local::LocalCluster;
 use crate::tcp::forward::{Copied, Scratch, Side};
-use crate::upstream::connect::Origin;
 
 /// One request, or one raw connection.
 pub struct Record {
     worker: Rc<Worker>,
     client: Rc<Client>,
-    source: Arc<str>,
+    way: Rc<Way>,
     destination: Rc<ClusterMetrics>,
+    /// Told how each try ended; none when that says nothing about who may be balanced on.
     cluster: Option<Rc<LocalCluster>>,
     spoken: Spoken,
     started: Instant,
@@ -54,14 +55,14 @@ impl Record {
     pub(super) fn begin(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
-        origin: &Origin,
+        way: &Rc<Way>,
         spoken: Spoken,
         started: Instant,
     ) -> Self {
         Self {
             worker: Rc::clone(worker),
             client: Rc::clone(client),
-            source: Arc::clone(&origin.source),
+            way: Rc::clone(way),
             destination: Rc::clone(&worker.nowhere),
             cluster: None,
             spoken,
@@ -93,9 +94,18 @@ impl Record {
         }
     }
 
-    pub(super) fn destined(&mut self, cluster: &Rc<LocalCluster>) {
+    /// What is meant for one endpoint alone goes there even while it is taken out, and does not count towards that.
+    pub(super) fn destined(&mut self, cluster: &Rc<LocalCluster>, exact: bool) {
         self.destination = Rc::clone(&cluster.metrics);
-        self.cluster = Some(Rc::clone(cluster));
+        self.cluster = (!exact).then(|| Rc::clone(cluster));
+    }
+
+    pub(super) fn passes_through(&mut self) {
+        self.destination = Rc::clone(&self.worker.passthrough);
+    }
+
+    pub(super) fn way(&self) -> &Rc<Way> {
+        &self.way
     }
 
     /// A try begins: its endpoint is busy from now on.
@@ -206,7 +216,7 @@ impl Record {
             time_ms: began_ms(duration),
             protocol: self.spoken.as_str(),
             client: self.client.peer,
-            source: &self.source,
+            source: &self.way.origin.source,
             method: log.head.as_ref().map(|(method, _)| method.as_str()),
             authority: authority.as_deref(),
             path: log.head.as_ref().map(|(_, uri)| uri.path()),
@@ -232,7 +242,7 @@ impl Drop for Record {
                 self.abandoned();
             }
         }
-        let series = self.destination.series(&self.source, self.spoken);
+        let series = self.destination.series(&self.way.origin.source, self.spoken);
         series.record(self.status, self.reason, now.saturating_duration_since(self.started));
         if let Some(log) = &self.log {
             self.write_log(log, now);

@@ -57,8 +57,15 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
     loop {
         // Which endpoint. None at all is told as such only before anything was tried.
         let now = Instant::now();
-        let endpoint = pick(&walk.cluster, &tried, now)?;
-        let Some(address) = walk.origin.address_of(&endpoint.target) else {
+        let (endpoint, address) = match &walk.exact {
+            Some(exact) => (Arc::clone(&exact.endpoint), Some(exact.address)),
+            None => {
+                let endpoint = pick(&walk.cluster, &tried, now)?;
+                let address = walk.origin.address_of(&endpoint.target);
+                (endpoint, address)
+            }
+        };
+        let Some(address) = address else {
             let unreachable = ProxyError::NoSharedNetwork { endpoint: Arc::clone(&endpoint.id().unit) };
             if tried.contains(endpoint.id()) {
                 return Err(unreachable);
@@ -101,6 +108,10 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
                 }
             },
         };
+        // Nobody else may take what is meant for one endpoint, and who dials one directly gets no second try either.
+        if walk.exact.is_some() {
+            return into_result(outcome);
+        }
         // Once more, where that may help and the budget allows it.
         let request = Request { idempotent, replayable: walk.body.is_replayable(), attempt };
         match decide(policy, request, failure) {

@@ -5,6 +5,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::record::Record;
+use super::way;
 use crate::error::ProxyError;
 use crate::listen::stream::ClientStream;
 use crate::tcp::forward::{self, Copied};
@@ -15,9 +16,13 @@ use crate::upstream::response_body::UpstreamBody;
 pub(super) fn begin(body: UpstreamBody, switching: OnUpgrade, record: Record) {
     tokio::task::spawn_local(async move {
         let mut record = record;
-        match run(body, switching, &mut record).await {
-            Ok(copied) => record.copied(&copied),
-            Err(error) => record.broke_off(&error, std::time::Instant::now()),
+        let gone = record.way().gone.clone();
+        tokio::select! {
+            ended = run(body, switching, &mut record) => match ended {
+                Ok(copied) => record.copied(&copied),
+                Err(error) => record.broke_off(&error, std::time::Instant::now()),
+            },
+            () = way::gone(gone) => record.abandoned(),
         }
     });
 }

@@ -130,9 +130,10 @@ impl AddressBook {
             Bind::Captured(address) => Some((address, Arc::clone(&listener.name))),
             Bind::Address(_) | Bind::OriginalDestination(_) | Bind::Api => None,
         });
-        let clusters = resources.clusters.values().filter_map(|cluster| {
-            Some(((cluster.service.as_ref()?, service_port_of(&cluster.name)?), &cluster.name))
-        });
+        let clusters = resources
+            .clusters
+            .values()
+            .filter_map(|cluster| Some(((cluster.service.as_ref()?, service_port_of(&cluster.name)?), &cluster.name)));
         let clusters: HashMap<(&ServiceId, u16), &Arc<str>> = clusters.collect();
         let mut endpoints: HashMap<IpAddr, Vec<Known>> = HashMap::new();
         for address in &map.addresses {

@@ -9,6 +9,7 @@ use mesh_core::model::resource::{Listener, Resources};
 
 use crate::endpoint::LiveCluster;
 use crate::route::Router;
+use crate::route::dialled::AddressBook;
 
 /// Immutable but for the counters inside the live clusters.
 #[derive(Debug, Default)]
@@ -18,6 +19,8 @@ pub struct View {
     pub resources: Arc<Resources>,
     pub routers: HashMap<Arc<str>, Arc<Router>>,
     pub clusters: HashMap<Arc<str>, Arc<LiveCluster>>,
+    /// What captured connections may have dialled.
+    pub book: AddressBook,
 }
 
 /// The one swap.
@@ -47,7 +50,8 @@ impl View {
             (Arc::clone(name), live)
         });
         let (routers, clusters) = (routers.collect(), clusters.collect());
-        Self { number: old.number + 1, routers, clusters, resources }
+        let book = AddressBook::build(&resources);
+        Self { number: old.number + 1, routers, clusters, book, resources }
     }
 
     #[must_use]

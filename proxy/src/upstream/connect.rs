@@ -59,7 +59,9 @@ impl Origin {
         if self.networks.is_empty() || target.networks.is_empty() {
             return Some(target.address);
         }
-        let shared = target.networks.iter().find(|place| self.networks.contains(&place.network))?;
+        // A place without a network is reached from all of them.
+        let is_shared = |network: &Arc<str>| network.is_empty() || self.networks.contains(network);
+        let shared = target.networks.iter().find(|place| is_shared(&place.network))?;
         Some(SocketAddr::new(shared.address, target.address.port()))
     }
 }
