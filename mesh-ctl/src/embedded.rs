@@ -3,7 +3,7 @@
 
 pub mod engine; // is there a Docker engine, and what of it may be used
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use mesh_core::task::drain::{self, Drainer};
 use mesh_discovery::config::{Config, State};
 use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_discovery::runtime::process::ProcessSettings;
+use mesh_proxy::ambient::CaptureOptions;
 use mesh_proxy::app::{App as Proxy, Options as ProxyOptions};
 use mesh_proxy::sources::Sources;
 use mesh_proxy::xds::XdsConfig;
@@ -42,8 +43,8 @@ pub struct Parts {
     pub file: Option<PathBuf>,
     /// Where virtual IPs come from; none: the default range.
     pub virtual_ip_range: Option<ipnet::IpNet>,
-    /// The address at which clients find their HTTP proxy: loopback for processes, the engine's gateway for containers.
-    pub http_proxy_at: IpAddr,
+    /// Whose connections are captured; none: nobody's.
+    pub capture: Option<CaptureOptions>,
 }
 
 /// A running mesh.
@@ -71,8 +72,8 @@ impl Mesh {
     /// When the state folder is another's, or no port can be had.
     pub async fn start(parts: Parts) -> anyhow::Result<Self> {
         let (drainer, drain) = drain::channel();
-        let state_dir = parts.state_dir.clone();
-        let http_proxy = free_at(parts.http_proxy_at, 0).await?;
+        let (state_dir, capture) = (parts.state_dir.clone(), parts.capture.clone());
+        let http_proxy = free_near(0).await?;
         let config = discovery_config(parts).await?;
         let app = mesh_discovery::app::App::bind(config, &[], drain).await.context("discovery cannot start")?;
         let addresses = app.addresses();
@@ -84,10 +85,10 @@ impl Mesh {
         let control = XdsConfig {
             server: addresses.xds.to_string(),
             node_id: "mesh-ctl".to_owned(),
-            metadata: json!({ "mesh": { "http_proxy": http_proxy.to_string() } }),
+            metadata: json!({ "mesh": { "http_proxy": http_proxy.to_string(), "capture": capture.is_some() } }),
             cache_dir: Some(state_dir.join("proxy")),
         };
-        let (proxy_end, proxy, admin_address) = start_proxy(control).await?;
+        let (proxy_end, proxy, admin_address) = start_proxy(control, capture).await?;
         Ok(Self {
             api: Client::at(addresses.api),
             api_address: addresses.api,
@@ -136,7 +137,10 @@ async fn discovery_config(parts: Parts) -> anyhow::Result<Config> {
     })
 }
 
-async fn start_proxy(control: XdsConfig) -> anyhow::Result<(oneshot::Sender<()>, JoinHandle<()>, SocketAddr)> {
+async fn start_proxy(
+    control: XdsConfig,
+    capture: Option<CaptureOptions>,
+) -> anyhow::Result<(oneshot::Sender<()>, JoinHandle<()>, SocketAddr)> {
     let sources = Sources { file: None, control: Some(control) };
     let readiness = mesh_core::task::ready::Readiness::default();
     let told = sources.start(&readiness).context("the proxy cannot start")?;
@@ -146,6 +150,7 @@ async fn start_proxy(control: XdsConfig) -> anyhow::Result<(oneshot::Sender<()>,
         access_log: None,
         drain_timeout: DRAIN_TIMEOUT,
         readiness,
+        capture,
     };
     let app = Proxy::bind(options, told.resources.clone()).await.context("the proxy cannot start")?;
     let admin_address = app.admin_address().context("the proxy has no admin address")?;
@@ -157,16 +162,12 @@ async fn start_proxy(control: XdsConfig) -> anyhow::Result<(oneshot::Sender<()>,
     Ok((end, proxy, admin_address))
 }
 
+/// The port if it is free, else any that is. It is free for an instant only: whoever binds it may still fail.
 async fn free_near(port: u16) -> anyhow::Result<SocketAddr> {
-    free_at(IpAddr::V4(Ipv4Addr::LOCALHOST), port).await
-}
-
-/// The port if it is free at that address, else any that is. It is free for an instant only: whoever binds it may still fail.
-async fn free_at(host: IpAddr, port: u16) -> anyhow::Result<SocketAddr> {
     for candidate in [port, 0] {
-        if let Ok(listener) = TcpListener::bind((host, candidate)).await {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, candidate)).await {
             return listener.local_addr().context("a listener without an address");
         }
     }
-    anyhow::bail!("no port of {host} can be listened on")
+    anyhow::bail!("no port of 127.0.0.1 can be listened on")
 }

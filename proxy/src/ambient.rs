@@ -37,15 +37,16 @@ mod namespace; // one namespace, from its capture until it is given back
 mod origin; // upstream connections from within it
 pub mod plan; // what should hold where (pure)
 
-use metrics::Metrics;
+use metrics::{Failure, Metrics};
 use namespace::{Directive, Namespace};
 use plan::Wanted;
 
 /// How long a namespace that nobody has named is captured.
 pub const EARLY_MAX: Duration = Duration::from_secs(5);
 
-/// How often the networks of our own namespace are looked at: an engine attaches a container to another one without a word.
-const LOOK_AT_OWN_EVERY: Duration = Duration::from_secs(10);
+/// How often everything is looked at again: an engine attaches our own container to another network without a word, and a
+/// namespace may be long in coming.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// How long giving back may take when the proxy ends. Each namespace takes some tens of milliseconds.
 const FINISH_MAX: Duration = Duration::from_secs(5);
@@ -160,6 +161,7 @@ impl Ambient {
             not_ready: Some(Arc::new(readiness.hold("capture"))),
             held: BTreeMap::new(),
             early: BTreeMap::new(),
+            missing: BTreeMap::new(),
             tasks: JoinSet::new(),
         };
         let supervisor = tokio::spawn(supervisor.run(redirecting));
@@ -214,7 +216,16 @@ struct Supervisor {
     not_ready: Option<Arc<NotReady>>,
     held: BTreeMap<NamespaceId, Held>,
     early: BTreeMap<NamespaceId, Early>,
+    /// Paths in the map behind which no namespace is found.
+    missing: BTreeMap<Arc<str>, Missing>,
     tasks: JoinSet<NamespaceId>,
+}
+
+/// Why a namespace cannot be captured that the map names.
+struct Missing {
+    error: NamespaceError,
+    /// How often it was looked for in vain; one whose container just stopped is missing for an instant only.
+    looks: u32,
 }
 
 /// What was found on disk.
@@ -225,12 +236,13 @@ struct Found {
     /// Held ones whose file is still theirs.
     there: BTreeSet<NamespaceId>,
     interfaces: Vec<IpNet>,
+    missing: BTreeMap<Arc<str>, NamespaceError>,
 }
 
 impl Supervisor {
     async fn run(mut self, mut redirecting: Drain) {
         let mut told = true;
-        let mut look = tokio::time::interval(LOOK_AT_OWN_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
         self.replan(&redirecting).await;
         loop {
             let expiry = self.early.values().map(|early| early.until).min();
@@ -239,7 +251,7 @@ impl Supervisor {
                 event = next_event(&mut self.folder) => self.note(event),
                 Some(ended) = self.tasks.join_next() => self.ended(ended.ok()),
                 () = until(expiry) => {}
-                _ = look.tick(), if self.options.own == Some(Own::Sidecar) => {}
+                _ = look.tick() => self.tell_missing(),
                 () = redirecting.started() => break,
             }
             self.replan(&redirecting).await;
@@ -266,6 +278,29 @@ impl Supervisor {
         }
     }
 
+    fn note_missing(&mut self, found: BTreeMap<Arc<str>, NamespaceError>) {
+        self.missing.retain(|path, _| found.contains_key(path));
+        for (path, error) in found {
+            self.missing.entry(path).or_insert(Missing { error, looks: 0 });
+        }
+    }
+
+    /// Says once of each what is missing for longer than an instant.
+    fn tell_missing(&mut self) {
+        for (path, missing) in &mut self.missing {
+            missing.looks += 1;
+            if missing.looks == 2 {
+                self.metrics.count(Failure::Namespace);
+                tracing::warn!(
+                    %path,
+                    error = %chain(&missing.error),
+                    "a meshed container cannot be captured: its network namespace is not found. A proxy in a container sees it \
+                     where the engine's folder of namespaces is mounted with propagation rslave"
+                );
+            }
+        }
+    }
+
     /// One whose task ended may be wanted again.
     fn ended(&mut self, id: Option<NamespaceId>) {
         if let Some(id) = id
@@ -284,7 +319,8 @@ impl Supervisor {
             });
             return;
         };
-        let found = self.look(map).await;
+        let mut found = self.look(map).await;
+        self.note_missing(std::mem::take(&mut found.missing));
         let now = Instant::now();
         self.early.retain(|_, early| early.until > now);
         let wanted = self.wanted(map, &found);
@@ -374,17 +410,21 @@ impl Supervisor {
         let held: Vec<NetworkNamespace> = self.held.values().filter_map(|held| held.handle.clone()).collect();
         let is_sidecar = self.options.own == Some(Own::Sidecar);
         let looking = spawn_blocking(move || {
+            let mut missing = BTreeMap::new();
             let open = |path: Arc<str>| {
-                let namespace = NetworkNamespace::open(&*path).ok()?;
-                namespace.is_host().is_ok_and(|is_host| !is_host).then_some((path, namespace))
+                let opened = NetworkNamespace::open(&*path).and_then(|one| Ok((one.is_host()?, one)));
+                let (is_host, namespace) = opened.map_err(|error| missing.insert(Arc::clone(&path), error)).ok()?;
+                (!is_host).then_some((path, namespace))
             };
+            let namespaces = paths.into_iter().filter_map(open).collect();
             let is_there = |held: &NetworkNamespace| {
                 NetworkNamespace::open(held.path()).is_ok_and(|found| found.id() == held.id()).then(|| held.id())
             };
             let read =
                 || interfaces::addresses().inspect_err(|error| tracing::warn!(%error, "interfaces cannot be read"));
             Found {
-                namespaces: paths.into_iter().filter_map(open).collect(),
+                namespaces,
+                missing,
                 there: held.iter().filter_map(is_there).collect(),
                 interfaces: if is_sidecar { read().unwrap_or_default() } else { Vec::new() },
             }

@@ -24,7 +24,6 @@ use crate::resilience::breaker::{self, Limit, Overflow, Permit};
 use crate::resilience::timeout::{Deadlines, Exchange};
 use crate::route::dialled::Choice;
 use crate::state::local::{LocalCluster, LocalState};
-use crate::upstream::connect::Origin;
 use crate::upstream::pool_h1::PoolH1;
 use crate::upstream::pool_h2::PoolH2;
 use crate::upstream::request_body::ReplayableBody;
@@ -60,7 +59,7 @@ pub struct Worker {
 struct Walk<'w> {
     worker: &'w Rc<Worker>,
     client: &'w Rc<Client>,
-    origin: &'w Origin,
+    way: &'w Way,
     cluster: Rc<LocalCluster>,
     /// The only endpoint that may take it.
     exact: Option<Exact>,
@@ -211,7 +210,7 @@ fn prepare<'w>(
     let idle_timeout = (!grpc::is_grpc(&head.headers)).then_some(client.limits.body_idle_timeout);
     let retries = &live.policy().retry;
     let body = ReplayableBody::new(body, retries.attempts > 0 && !retries.on.is_empty(), idle_timeout);
-    Ok(Walk { worker, client, origin: &way.origin, cluster, exact, head, body, upgrade, protocol, deadlines })
+    Ok(Walk { worker, client, way, cluster, exact, head, body, upgrade, protocol, deadlines })
 }
 
 /// The cluster for a request, and the one endpoint of it that may take it where only that one was meant.

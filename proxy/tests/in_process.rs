@@ -6,6 +6,7 @@ mod in_process {
     mod refusals; // what is answered when nobody else answers
     mod balancing; // who gets the request
     mod retries; // once more, elsewhere
-    mod protocols; // h1, h2, trailers, upgrades, bytes, TLS
+    mod protocols; // h1, h2, trailers, upgrades, bytes
+    mod tls; // who may come in, by which version; certificates that change
     mod endings; // timeouts, cut bodies, drain, reload
 }

@@ -102,7 +102,7 @@ async fn loopback_range() -> Finding {
 }
 
 async fn docker(url: Option<&str>) -> Finding {
-    let outcome = engine::probe(url).await;
+    let outcome = engine::version(url).await;
     let found = outcome.as_ref().map_or_else(Clone::clone, |version| format!("Docker {version}"));
     finding("engine", outcome.is_ok(), found, "start a Docker engine, or name it with --docker; processes work without")
 }

@@ -2,7 +2,6 @@
 //! shop's services as containers or processes made of it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_discovery::provider::docker::client::Engine;
 use mesh_discovery::runtime::docker::{image_from_binary, sweep};
 use mesh_discovery::runtime::process;
+use mesh_proxy::ambient::CaptureOptions;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -44,8 +44,7 @@ const FILE: &str = include_str!("../../../examples/shop/compose.yaml");
 
 /// What the services are made of.
 enum Stage {
-    /// With the host's address as containers see it.
-    Docker(Engine, IpAddr),
+    Docker(Engine),
     Process,
 }
 
@@ -100,15 +99,14 @@ async fn choose(choice: RuntimeChoice) -> anyhow::Result<Stage> {
         println!("The services are local processes, as asked for.");
         return Ok(Stage::Process);
     }
-    let usable = match (engine::connect(None).await, engine::cannot_enter()) {
-        (Ok(engine), None) => engine::gateway(&engine).await.map(|gateway| (engine, gateway)),
-        (Ok(_), Some(reason)) => Err(reason.to_owned()),
-        (Err(reason), _) => Err(reason),
+    let usable = match engine::connect(None).await {
+        Ok(engine) => engine::cannot_capture().await.map_or(Ok(engine), Err),
+        Err(reason) => Err(reason),
     };
     match (usable, choice) {
-        (Ok((engine, gateway)), _) => {
+        (Ok(engine), _) => {
             println!("The services are containers on {}.", engine.url);
-            Ok(Stage::Docker(engine, gateway))
+            Ok(Stage::Docker(engine))
         }
         (Err(reason), RuntimeChoice::Docker) => bail!(
             "--runtime docker: {reason}. Start an engine and run as root, or take local processes with --runtime process"
@@ -145,7 +143,7 @@ async fn sweep_earlier(stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
     if !swept.is_empty() {
         println!("Swept up {} processes of an earlier run.", swept.len());
     }
-    if let Stage::Docker(engine, _) = stage {
+    if let Stage::Docker(engine) = stage {
         let label = format!("{}={}", RUN_LABEL.0, RUN_LABEL.1);
         let swept = sweep(&engine.docker, Some(&label)).await?;
         if !swept.containers.is_empty() {
@@ -159,7 +157,7 @@ async fn sweep_earlier(stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
 
 fn parts(stage: &Stage, state_dir: &Path) -> Parts {
     let docker = match stage {
-        Stage::Docker(engine, _) => Some(DockerProviderConfig {
+        Stage::Docker(engine) => Some(DockerProviderConfig {
             url: engine.url.clone(),
             exposed_by_default: true,
             only_label: Some((RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())),
@@ -169,22 +167,14 @@ fn parts(stage: &Stage, state_dir: &Path) -> Parts {
     // Processes reach virtual IPs only where they are loopback addresses.
     let loopback = || "127.240.0.0/16".parse().expect("a network");
     let virtual_ip_range = docker.is_none().then(loopback);
-    let http_proxy_at = match stage {
-        Stage::Docker(_, gateway) => *gateway,
-        Stage::Process => Ipv4Addr::LOCALHOST.into(),
-    };
+    // Only what the demo made is ever entered: discovery names its containers, and no other.
+    let capture = docker.is_some().then(|| CaptureOptions::docker(false));
     let state_dir = state_dir.to_owned();
-    Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ip_range, http_proxy_at }
+    Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ip_range, capture }
 }
 
 async fn perform(mesh: &Mesh, stage: &Stage, arguments: &DemoArguments) -> anyhow::Result<Option<Facts>> {
-    let mut project = project(stage).await?;
-    if let Stage::Docker(..) = stage {
-        // Processes are told by their runtime.
-        for service in project.services.values_mut() {
-            service.environment.insert("http_proxy".to_owned(), format!("http://{}", mesh.http_proxy));
-        }
-    }
+    let project = project(stage).await?;
     let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
     println!("\nBringing up {wanted} replicas of {} services:", project.services.len());
     let traffic = Traffic::default();
@@ -237,7 +227,7 @@ async fn acts(story: &mut Story<'_>, stage: &Stage, traffic: &Traffic, run_for: 
 
 async fn kill_replica(stage: &Stage, victim: &ReplicaStatus) -> anyhow::Result<()> {
     match stage {
-        Stage::Docker(engine, _) => engine
+        Stage::Docker(engine) => engine
             .docker
             .kill_container(&victim.unit, None)
             .await
@@ -263,7 +253,7 @@ async fn project(stage: &Stage) -> anyhow::Result<Project> {
             environment.insert("MESH_CTL".to_owned(), own.display().to_string());
             RuntimeKind::Process
         }
-        Stage::Docker(engine, _) => {
+        Stage::Docker(engine) => {
             println!("\nBuilding the image {IMAGE} (FROM scratch) out of {}.", own.display());
             let labels = BTreeMap::from([(RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())]);
             image_from_binary(&engine.docker, IMAGE, &own, &[], &labels).await?;
@@ -313,7 +303,7 @@ async fn remove(mesh: &Mesh, stage: &Stage, state_dir: &Path) -> anyhow::Result<
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    if let Stage::Docker(engine, _) = stage {
+    if let Stage::Docker(engine) = stage {
         let label = format!("{}={}", RUN_LABEL.0, RUN_LABEL.1);
         let swept = sweep(&engine.docker, Some(&label)).await?;
         if !swept.left.is_empty() {

@@ -1,12 +1,12 @@
 //! `mesh-ctl dev`: discovery, controller and node proxy in one process, until Ctrl-C.
 
-use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use mesh_core::telemetry::log;
 use mesh_discovery::config::{Environment, default_state_dir};
 use mesh_discovery::provider::docker::DockerProviderConfig;
+use mesh_proxy::ambient::{CaptureOptions, Own};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::DevArguments;
@@ -23,16 +23,22 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let url = engine::choose(arguments.docker.as_deref()).map_err(|reason| anyhow::anyhow!("--docker: {reason}"))?;
     let docker =
         url.map(|url| DockerProviderConfig { url, exposed_by_default: arguments.exposed_by_default, only_label: None });
+    let capture = capture(docker.is_some(), !arguments.no_host).await;
     let parts = Parts {
         state_dir,
         docker,
         processes: true,
         file: arguments.file,
         virtual_ip_range: None,
-        http_proxy_at: Ipv4Addr::LOCALHOST.into(),
+        capture: capture.clone(),
     };
     let mesh = Mesh::start(parts).await?;
     eprintln!("API http://{}, DNS {}, proxy http://{}", mesh.api_address, mesh.dns_address, mesh.admin_address);
+    if let Some(capture) = capture {
+        let containers = capture.containers.map(|_| "calls of meshed containers to each other are captured");
+        let host = capture.own.map(|_| "this host reaches virtual IPs");
+        eprintln!("{}", [containers, host].into_iter().flatten().collect::<Vec<_>>().join("; "));
+    }
     eprintln!("HTTP clients reach services by name with http_proxy=http://{}; Ctrl-C ends it", mesh.http_proxy);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
@@ -41,4 +47,23 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     }
     mesh.stop().await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is captured: the calls of containers, and those of this host to virtual IPs. Without the right to, nothing is, and the
+/// mesh is still of use to who asks for it by name.
+async fn capture(containers: bool, host: bool) -> Option<CaptureOptions> {
+    if !containers && !host {
+        return None;
+    }
+    if let Some(reason) = engine::cannot_capture().await {
+        eprintln!("Nothing is captured: {reason}. Run as root; `mesh-ctl check` says what else is missing.");
+        return None;
+    }
+    let own = host.then_some(Own::Host);
+    // Any container that appears may turn out to be meshed.
+    Some(if containers {
+        CaptureOptions { own, ..CaptureOptions::docker(true) }
+    } else {
+        CaptureOptions { own, ..CaptureOptions::default() }
+    })
 }

@@ -1,10 +1,10 @@
 //! Is there a Docker engine, and may its containers' namespaces be entered.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use mesh_discovery::provider::docker::EngineUrl;
 use mesh_discovery::provider::docker::client::Engine;
+use mesh_proxy::error::chain;
+use mesh_proxy::intercept::capture::CaptureConfig;
+use mesh_proxy::intercept::probe;
 
 /// The engine that `flag`, else `DOCKER_HOST`, else the default socket means; none when it is turned off.
 ///
@@ -23,33 +23,25 @@ pub async fn connect(flag: Option<&str>) -> Result<Engine, String> {
     Engine::connect(&url).await.map_err(|error| error.to_string())
 }
 
-/// The engine's version.
+/// The version of an engine that answers.
 ///
 /// # Errors
 /// As [`connect`].
-pub async fn probe(flag: Option<&str>) -> Result<String, String> {
+pub async fn version(flag: Option<&str>) -> Result<String, String> {
     let engine = connect(flag).await?;
     let version = engine.docker.version().await.map_err(|error| error.to_string())?;
     Ok(version.version.unwrap_or_else(|| "of unknown version".to_owned()))
 }
 
-/// Why the namespaces of this engine's containers cannot be entered from here; none when they can.
-#[must_use]
-pub fn cannot_enter() -> Option<&'static str> {
-    (!nix::unistd::geteuid().is_root()).then_some("this is not root, which entering containers' namespaces takes")
-}
-
-/// The host's address on the engine's default bridge: containers of every bridge network reach the host by it.
-///
-/// # Errors
-/// In words, when the engine has no such bridge.
-pub async fn gateway(engine: &Engine) -> Result<IpAddr, String> {
-    let bridge = engine.docker.inspect_network("bridge", None).await.map_err(|error| error.to_string())?;
-    let pools = bridge.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let first_of = |subnet: String| subnet.parse::<IpNet>().ok()?.hosts().next();
-    // Engines that were not told a gateway do not name the one they took: the subnet's first address.
-    let gateway = pools
-        .into_iter()
-        .find_map(|pool| pool.gateway.and_then(|text| text.parse().ok()).or_else(|| first_of(pool.subnet?)));
-    gateway.ok_or_else(|| "its network `bridge` has no gateway".to_owned())
+/// Why calls of this engine's containers cannot be captured from here; none when they can. Takes some 50 ms.
+pub async fn cannot_capture() -> Option<String> {
+    let probed = tokio::task::spawn_blocking(|| probe::probe(&CaptureConfig::default())).await;
+    match probed {
+        Ok(Ok(_)) => None,
+        Ok(Err(_)) if !nix::unistd::geteuid().is_root() => {
+            Some("this is not root, which entering containers' networks takes".to_owned())
+        }
+        Ok(Err(error)) => Some(chain(&error)),
+        Err(error) => Some(error.to_string()),
+    }
 }

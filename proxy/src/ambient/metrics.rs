@@ -69,7 +69,11 @@ impl Metrics {
     }
 
     pub(super) fn failed(&self, error: &CaptureError) {
-        self.failures.with_label_values(&[Failure::of(error).as_str()]).inc();
+        self.count(Failure::of(error));
+    }
+
+    pub(super) fn count(&self, failure: Failure) {
+        self.failures.with_label_values(&[failure.as_str()]).inc();
     }
 }
 

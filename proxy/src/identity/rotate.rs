@@ -1,8 +1,8 @@
 //! TLS of all listeners, behind one swap, read again when a file changes. Connections that are open keep what they began with.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use mesh_core::model::resource::{Resources, TlsServer};
@@ -30,8 +30,18 @@ struct Watched {
     config: Option<Arc<ServerConfig>>,
 }
 
-/// When a file was written, and how long it is; none where it is not there.
-type Stamp = Option<(SystemTime, u64)>;
+/// Which file it is, and when it last changed in any way; none where it is not there. The time of writing is not enough: who
+/// copies a file may set it, and in some images and stores all files have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Mark {
+    device: u64,
+    inode: u64,
+    length: u64,
+    changed_seconds: i64,
+    changed_nanoseconds: i64,
+}
+
+type Stamp = Option<Mark>;
 
 impl Rotation {
     #[must_use]
@@ -99,7 +109,13 @@ impl Rotation {
 fn stamps(tls: &TlsServer) -> [Stamp; 3] {
     let stamp = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some(Mark {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            changed_seconds: metadata.ctime(),
+            changed_nanoseconds: metadata.ctime_nsec(),
+        })
     };
     [stamp(&tls.certificate), stamp(&tls.key), tls.client_ca.as_deref().and_then(stamp)]
 }

@@ -44,7 +44,7 @@ pub(super) async fn run(
     address: SocketAddr,
     fresh: bool,
 ) -> Result<Response<UpstreamBody>, FailedTry> {
-    let key = PoolKey::new(walk.origin.id, endpoint, address);
+    let key = PoolKey::new(walk.way.origin.id, endpoint, address);
     match walk.protocol {
         UpstreamProtocol::Http2 => over_h2(walk, endpoint, &key).await,
         UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream => over_h1(walk, endpoint, key, fresh).await,
@@ -75,7 +75,7 @@ async fn over_h1(
 async fn open_h1(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
     let _pending = walk.acquire(Limit::Pending)?;
     let permit = connection_permit(walk.worker, &walk.cluster)?;
-    let stream = dial(&walk.cluster, walk.origin, key.address(), &walk.deadlines).await?;
+    let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
     pool_h1::handshake(key, endpoint, stream, permit).await
 }
 
@@ -107,7 +107,7 @@ async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey)
             Checkout::Connect(connecting) => {
                 let _pending = walk.acquire(Limit::Pending)?;
                 let permit = connection_permit(walk.worker, &walk.cluster)?;
-                let stream = dial(&walk.cluster, walk.origin, key.address(), &walk.deadlines).await?;
+                let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
                 return connecting.opened(endpoint, stream, permit).await;
             }
         }

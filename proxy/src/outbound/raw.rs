@@ -127,11 +127,16 @@ async fn connect(
         let now = Instant::now();
         let (endpoint, address) = match exact.take() {
             Some(exact) => (exact.endpoint, Some(exact.address)),
-            None => {
-                let endpoint = pick(cluster, &tried, now)?;
-                let address = way.origin.address_of(&endpoint.target);
-                (endpoint, address)
-            }
+            None => match pick(cluster, &tried, now) {
+                Ok(endpoint) => {
+                    let address = way.origin.address_of(&endpoint.target);
+                    (endpoint, address)
+                }
+                Err(error) => match way.last_resort(&cluster.live) {
+                    Some(exact) if tried.is_empty() => (exact.endpoint, Some(exact.address)),
+                    _ => return Err(error),
+                },
+            },
         };
         let connected = match address {
             Some(address) => {

@@ -4,6 +4,7 @@
 //! on it; that says nothing about the endpoint and is no failed try. Such a request goes again once, on a new connection,
 //! if no byte of it was sent or its method is idempotent (RFC 9112 section 9.3.1).
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,6 +15,7 @@ use mesh_core::model::policy::{RetryMethods, RetryOn};
 use super::Walk;
 use super::attempt::{self, FailedTry};
 use super::record::Record;
+use super::way::Exact;
 use crate::endpoint::LiveEndpoint;
 use crate::error::{ProxyError, Replay, chain};
 use crate::http::grpc;
@@ -57,14 +59,7 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
     loop {
         // Which endpoint. None at all is told as such only before anything was tried.
         let now = Instant::now();
-        let (endpoint, address) = match &walk.exact {
-            Some(exact) => (Arc::clone(&exact.endpoint), Some(exact.address)),
-            None => {
-                let endpoint = pick(&walk.cluster, &tried, now)?;
-                let address = walk.origin.address_of(&endpoint.target);
-                (endpoint, address)
-            }
-        };
+        let Chosen { endpoint, address, is_only } = choose(walk, &tried, now)?;
         let Some(address) = address else {
             let unreachable = ProxyError::NoSharedNetwork { endpoint: Arc::clone(&endpoint.id().unit) };
             if tried.contains(endpoint.id()) {
@@ -109,7 +104,7 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
             },
         };
         // Nobody else may take what is meant for one endpoint, and who dials one directly gets no second try either.
-        if walk.exact.is_some() {
+        if is_only {
             return into_result(outcome);
         }
         // Once more, where that may help and the budget allows it.
@@ -141,6 +136,34 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
 
 fn into_result(outcome: Result<Response<UpstreamBody>, FailedTry>) -> Result<Response<UpstreamBody>, ProxyError> {
     outcome.map_err(|failed| failed.error)
+}
+
+/// Where one try goes.
+struct Chosen {
+    endpoint: Arc<LiveEndpoint>,
+    /// None where it has no network in common with the caller.
+    address: Option<SocketAddr>,
+    /// Nobody else may take it.
+    is_only: bool,
+}
+
+impl Chosen {
+    fn only(Exact { endpoint, address }: Exact) -> Self {
+        Self { endpoint, address: Some(address), is_only: true }
+    }
+}
+
+fn choose(walk: &Walk<'_>, tried: &[EndpointId], now: Instant) -> Result<Chosen, ProxyError> {
+    if let Some(exact) = &walk.exact {
+        return Ok(Chosen::only(exact.clone()));
+    }
+    match pick(&walk.cluster, tried, now) {
+        Ok(endpoint) => {
+            let address = walk.way.origin.address_of(&endpoint.target);
+            Ok(Chosen { endpoint, address, is_only: false })
+        }
+        Err(error) => walk.way.last_resort(&walk.cluster.live).map(Chosen::only).ok_or(error),
+    }
 }
 
 /// The endpoint for one try, not one tried before if there is another.

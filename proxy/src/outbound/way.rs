@@ -34,6 +34,7 @@ pub enum Toward {
 }
 
 /// The one endpoint that was meant, at the very address that was dialled.
+#[derive(Debug, Clone)]
 pub struct Exact {
     pub endpoint: Arc<LiveEndpoint>,
     pub address: SocketAddr,
@@ -66,6 +67,13 @@ impl Way {
         let Toward::Endpoint { dialled, unlisted } = &self.toward else { return None };
         let listed = dialled.endpoint.as_ref().and_then(|id| cluster.endpoint(id));
         Some(Exact { endpoint: Arc::clone(listed.unwrap_or(unlisted)), address: dialled.address })
+    }
+
+    /// What was dialled, where nobody of its service takes requests: capture fails no call that would have come through without
+    /// it. None where that endpoint has left.
+    #[must_use]
+    pub fn last_resort(&self, cluster: &LiveCluster) -> Option<Exact> {
+        self.exact(cluster).filter(|exact| cluster.endpoint(exact.endpoint.id()).is_some())
     }
 }
 

@@ -14,6 +14,9 @@
 //! | endpoint | bytes | that endpoint while it is ready, else another of the service |
 //! | address of an endpoint that left | bytes, or HTTP that names the service | the service |
 //! | anything else | anything | there |
+//!
+//! Where nobody of the service takes requests, a dialled endpoint does: capture fails no call that would have come through
+//! without it.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::HashMap;

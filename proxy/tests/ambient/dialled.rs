@@ -119,6 +119,27 @@ fn bytes_go_to_who_was_dialled_while_it_is_ready() {
 }
 
 #[test]
+fn where_nobody_takes_requests_the_dialled_one_does() {
+    let Some(shop) = Shop::open() else { return };
+    let [one, two] = &shop.web;
+    let told = Told::default().endpoint(11, EndpointState::NotReady).endpoint(12, EndpointState::Draining);
+    let told = told.departed(77).workload("client.shop", &shop.client);
+    let _proxy = Proxy::capturing(&told.workload("web.shop", one).workload("web.shop", two));
+    for (address, expected) in [("10.78.0.11", "one"), ("10.78.0.12", "two")] {
+        assert_eq!(
+            answers(10, "10.78.0.2", || shop.client.get(&format!("{address}:8080"), "web")),
+            only(expected, 10),
+            "as without us"
+        );
+        assert_eq!(answers(10, "10.78.0.2", || shop.client.ask(&format!("{address}:9000"))), only(expected, 10));
+    }
+    // Who named the service alone is told that nobody is there.
+    let refused = shop.client.get(&format!("{VIRTUAL}:8080"), "web").unwrap();
+    assert_eq!(refused, "HTTP/1.1 503 Service Unavailable");
+    assert_eq!(shop.client.get("10.78.0.77:8080", "web").unwrap(), "HTTP/1.1 503 Service Unavailable");
+}
+
+#[test]
 fn a_caller_of_the_same_service_gets_who_it_dialled() {
     let Some(shop) = Shop::open() else { return };
     let _proxy = Proxy::capturing(&shop.told());
