@@ -147,7 +147,7 @@ async fn guard_and_count(State(sources): State<Sources>, request: Request, next:
 /// Reading is free to everybody who can reach us; whoever wants to change something is looked at.
 fn asks_to_change(request: &Request) -> Result<bool, guard::Refusal> {
     guard::check(request.method(), request.headers())?;
-    Ok(!guard::only_reads(request.method()))
+    Ok(!guard::only_reads(request.method()) && !guard::only_plans(request.method(), request.uri().path()))
 }
 
 async fn may_change(ends: Option<Ends>) -> Result<(), guard::Refusal> {

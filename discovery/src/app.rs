@@ -4,7 +4,7 @@
 pub mod catalogue; // observations in, snapshots out
 pub mod acting; // the controller, and what it acts through
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ use crate::store::embedded::Embedded;
 use crate::store::{SharedStore, StoreError};
 use crate::xds::{self, XdsError, XdsServer};
 use acting::Acting;
-use catalogue::{Catalogue, Inputs};
+use catalogue::{Catalogue, Inputs, Outputs};
 
 /// Observations under way from providers to the registry; each is a full list, and only the newest counts.
 const OBSERVATIONS_MAX: usize = 16;
@@ -115,10 +115,11 @@ impl App {
         let file_metrics = file::Metrics::register(&registry)?;
         let docker_metrics = docker::Metrics::register(&registry)?;
 
-        let mut expected: BTreeSet<ProviderName> = also_expected.iter().copied().collect();
-        expected.extend(config.docker.is_some().then_some(docker::NAME));
-        expected.extend(config.file.is_some().then_some(file::NAME));
-        expected.extend(config.process.is_some().then_some(process::NAME));
+        let mut expected: BTreeMap<ProviderName, String> =
+            also_expected.iter().map(|name| (*name, String::new())).collect();
+        expected.extend(config.docker.as_ref().map(|docker| (docker::NAME, docker.url.to_string())));
+        expected.extend(config.file.as_ref().map(|path| (file::NAME, path.display().to_string())));
+        expected.extend(config.process.as_ref().map(|_| (process::NAME, String::new())));
         let (observations, observations_in) = mpsc::channel(OBSERVATIONS_MAX);
         let (verdicts, verdicts_in) = mpsc::channel(VERDICTS_MAX);
         let inputs = Inputs { observations: observations_in, verdicts: verdicts_in, expected };
@@ -136,7 +137,7 @@ impl App {
         let local = api.local_addr();
         let wrong = |source| AppError::Bind { flag: "--api-listen", address: config.api_listen, source };
         let addresses = Addresses { api: local.map_err(wrong)?, xds: xds.address(), dns: dns.local_addr() };
-        let acting = Acting::open(&config, store.clone(), snapshots.clone()).await?;
+        let acting = Acting::open(&config, store.clone(), snapshots.clone(), &registry)?;
         Ok(Self {
             addresses,
             api,
@@ -226,7 +227,10 @@ impl App {
         let drain = self.drain;
         // 1 who says what runs
         if let Some(config) = self.config.docker.clone() {
-            let provider = DockerProvider::new(config, self.docker_metrics.clone());
+            let mut provider = DockerProvider::new(config, self.docker_metrics.clone());
+            if let Some(announced) = self.acting.announced.take() {
+                provider = provider.with_announced(announced);
+            }
             spawn(&mut tasks, provider.run(self.observations.clone(), drain.clone()));
         }
         if let Some(path) = self.config.file.clone() {
@@ -234,14 +238,13 @@ impl App {
             spawn(&mut tasks, provider.run(self.observations.clone(), drain.clone()));
         }
         // 2, 3, 4 probed, merged, saved, published
-        let outputs = (self.published, self.metrics.clone(), self.readiness.hold("the first snapshot"));
+        let readiness = self.readiness.clone();
+        let outputs = Outputs { published: self.published, metrics: self.metrics.clone(), readiness };
         let range = self.config.vip_range;
         let catalogue = Catalogue::load(self.store.clone(), range, self.inputs, self.prober, outputs).await?;
         spawn(&mut tasks, catalogue.run(drain.clone()));
         // 5 told to proxies and resolvers
-        let published = Published { snapshots: self.snapshots.clone(), drain: drain.clone() };
-        let dns_drain = drain.clone();
-        spawn(&mut tasks, published.then(move || self.dns.run(dns_drain)));
+        spawn(&mut tasks, self.dns.run(drain.clone()));
         let xds = self.xds;
         tasks.spawn(async move { Ok(xds.run().await?) });
         // 6 compared with what was asked for
@@ -264,36 +267,13 @@ impl App {
     }
 }
 
-/// What is served from snapshots waits for the first: an empty one would tell proxies and resolvers that everything is gone.
-/// Clients that come before it wait in the listeners' queues.
-#[derive(Clone)]
-struct Published {
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    drain: Drain,
-}
-
-impl Published {
-    async fn then<F: Future<Output = ()>>(mut self, serve: impl FnOnce() -> F) {
-        let first = async {
-            // An error means that the catalogue has ended; then there is nothing to serve.
-            self.snapshots.wait_for(|snapshot| snapshot.number > 0).await.is_ok()
-        };
-        let is_published = tokio::select! {
-            published = first => published,
-            () = self.drain.started() => false,
-        };
-        if is_published {
-            serve().await;
-        }
-    }
-}
-
 fn dns_config(config: &Config) -> DnsConfig {
     DnsConfig {
         listen: config.dns_listen,
         zone: config.zone.clone(),
         upstreams: Upstreams::new(config.dns_upstream.clone()),
         allow: config.dns_allow.clone(),
+        virtual_ip_range: config.vip_range,
     }
 }
 

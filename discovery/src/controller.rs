@@ -6,11 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::select_all;
 use mesh_core::compose::Project;
 use mesh_core::config::suggest;
 use mesh_core::model::endpoint::EndpointState;
-use mesh_core::model::names::Name;
+use mesh_core::model::names::{Name, ServiceId};
 use mesh_core::model::replicas::{Action, Plan, ReplicaId, ReplicaStatus, RuntimeKind, StepOutcome};
 use mesh_core::model::snapshot::Snapshot;
 use mesh_core::task::drain::Drain;
@@ -21,6 +20,8 @@ use tokio::time::Instant;
 
 use self::execute::{ExecuteError, Executor, Runtimes, Work};
 use self::history::History;
+use self::look::Looks;
+use self::metrics::{Count, Metrics};
 use self::plan::{Planned, World, is_ready};
 use self::spec::{Desired, DesiredProjects, replica_spec};
 use self::story::Story;
@@ -30,8 +31,10 @@ use crate::store::{Expect, Revision, SharedStore, StoreError};
 pub mod spec; // what was asked for, replica by replica
 pub mod history; // what happened to each slot before
 pub mod plan; // what is to be done now (pure)
+mod look; // what runs
 pub mod execute; // doing one step of it
 pub mod story; // what was done, and why
+pub mod metrics; // what is counted
 mod desired; // what was asked for, in the store
 mod api; // how it is asked for, over HTTP
 
@@ -65,6 +68,7 @@ pub struct Controller {
     store: SharedStore,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     story: Story,
+    metrics: Metrics,
     state: Mutex<State>,
     /// True after the first look.
     has_looked: watch::Sender<bool>,
@@ -91,6 +95,7 @@ impl Controller {
         runtimes: Runtimes,
         store: SharedStore,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        metrics: Metrics,
         seed: u64,
     ) -> Arc<Self> {
         let state = State {
@@ -104,7 +109,7 @@ impl Controller {
         let executor = Arc::new(Executor::new(runtimes));
         let (story, state) = (Story::default(), Mutex::new(state));
         let (has_looked, started) = (watch::Sender::new(false), Instant::now());
-        Arc::new(Self { executor, store, snapshots, story, state, has_looked, started })
+        Arc::new(Self { executor, store, snapshots, story, metrics, state, has_looked, started })
     }
 
     /// The HTTP API below `/v1/projects`, `/v1/replicas` and `/v1/events`, with its paths for people.
@@ -114,37 +119,29 @@ impl Controller {
 
     /// Looks, plans and acts until drained; steps that were begun are finished then.
     pub async fn run(self: Arc<Self>, mut drain: Drain) {
-        let mut hints: Vec<_> = self.executor.runtimes().values().map(|runtime| runtime.hints()).collect();
+        let runtimes = self.executor.runtimes().iter();
+        let mut looks = Looks::new(runtimes.map(|(kind, runtime)| (*kind, runtime.hints())).collect());
         let mut snapshots = self.snapshots.clone();
         let mut revisions = self.store.revisions();
         let mut loaded: Option<Revision> = None;
         let mut steps: JoinSet<Finished> = JoinSet::new();
         while !drain.is_draining() {
             // What changes from here on is seen by the next look.
-            hints.iter_mut().for_each(|hint| drop(hint.borrow_and_update()));
             snapshots.borrow_and_update();
             let revision = *revisions.borrow_and_update();
             if loaded != Some(revision) && self.load().await {
                 loaded = Some(revision);
             }
-            self.observe().await;
+            self.observe(&mut looks).await;
             self.has_looked.send_replace(true);
             let wake_at = self.plan_and_begin(&mut steps);
             self.forget_gone().await;
             tokio::time::sleep(PAUSE).await;
             let until = wake_at.map_or(PERIOD, |at| at.saturating_sub(self.started.elapsed()).min(PERIOD));
-            let hinted = async {
-                let waits: Vec<_> = hints.iter_mut().map(|hint| Box::pin(hint.changed())).collect();
-                // A runtime that is gone hints no more; without any the period is what is left.
-                match waits.is_empty() {
-                    false => drop(select_all(waits).await),
-                    true => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = drain.started() => {}
                 () = tokio::time::sleep(until) => {}
-                () = hinted => {}
+                news = looks.news() => if let Some(looked) = news { self.saw(looked) },
                 _ = snapshots.changed() => {}
                 _ = revisions.changed() => {}
                 Some(finished) = steps.join_next() => self.finish(finished),
@@ -172,24 +169,6 @@ impl Controller {
         }
     }
 
-    async fn observe(&self) {
-        for (kind, runtime) in self.executor.runtimes() {
-            let observed = runtime.observe().await;
-            let mut state = self.lock();
-            match observed {
-                Ok(replicas) => {
-                    state.unknown.remove(kind);
-                    state.observed.insert(*kind, replicas);
-                }
-                Err(error) => {
-                    if state.unknown.insert(*kind) {
-                        tracing::warn!(runtime = %kind, %error, "what runs is not known; nothing of it is touched");
-                    }
-                }
-            }
-        }
-    }
-
     /// Makes the next plan and begins its steps; answers when to look again at the latest.
     fn plan_and_begin(&self, steps: &mut JoinSet<Finished>) -> Option<Duration> {
         let now = self.started.elapsed();
@@ -198,6 +177,7 @@ impl Controller {
         let observed = state.all_observed();
         let endpoints = endpoint_states(&snapshot);
         state.note_readiness(&observed, &endpoints, now);
+        self.metrics.show(&state.counts(&observed, &endpoints));
         let Planned { mut plan, wake_at } = plan::plan(state.world(&state.desired, &observed, &endpoints, now));
         plan.number = state.plan.number + u64::from(plan.steps != state.plan.steps || !plan.steps.is_empty());
         plan.snapshot = snapshot.number;
@@ -208,6 +188,9 @@ impl Controller {
         let number = plan.number;
         state.plan = plan;
         drop(state);
+        if !works.is_empty() {
+            self.metrics.planned();
+        }
         for work in works {
             self.story.tell(number, work.step.clone(), StepOutcome::Begun);
             steps.spawn(execute_one(self.executor.clone(), number, work));
@@ -236,6 +219,7 @@ impl Controller {
             }
         };
         drop(state);
+        self.metrics.ended(work.step.action, &outcome);
         self.story.tell(number, work.step, outcome);
     }
 
@@ -462,6 +446,26 @@ impl State {
         }
         let desired = &self.desired;
         self.history.retain(|id| desired.contains_key(&id.project));
+    }
+
+    /// What was asked for of each service, and what of it takes requests.
+    fn counts(
+        &self,
+        observed: &[ObservedReplica],
+        endpoints: &BTreeMap<UnitId, EndpointState>,
+    ) -> BTreeMap<ServiceId, Count> {
+        let mut counts = BTreeMap::new();
+        for project in self.desired.values().filter(|desired| !desired.is_down).map(|desired| &desired.project) {
+            for (name, service) in &project.services {
+                let of_it = |id: &ReplicaId| id.project == project.name && id.service == *name;
+                let managed = observed.iter().filter(|replica| replica.managed && of_it(&replica.id));
+                let ready = managed.filter(|replica| is_ready(replica, service, endpoints)).count();
+                let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+                let id = ServiceId::new(name.clone(), project.name.clone());
+                counts.insert(id, Count { wanted: service.replicas, ready });
+            }
+        }
+        counts
     }
 
     /// A step with all it takes to do it, from what was observed and asked for when it was planned.

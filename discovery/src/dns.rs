@@ -6,7 +6,9 @@ pub mod answer; // a query's bytes to a reply's (pure)
 pub mod allow; // who may ask (pure)
 pub mod forward; // names that are not ours
 pub mod metrics; // what is counted
-pub mod server; // UDP and TCP
+mod datagram; // UDP, from the address that was asked
+mod connection; // TCP, many queries at once
+pub mod server; // both, on one port
 
 #[cfg(test)]
 mod tests;

@@ -73,7 +73,7 @@ impl Prober {
     }
 }
 
-/// Tries until it is decided. The first round is told too, so that a start knows when everyone has been asked once.
+/// Tries until it is decided. The first refusal is told too, so that a start knows when everyone has been asked once.
 async fn probe(target: ProbeTarget, rounds: Arc<Semaphore>, verdicts: VerdictSender) {
     let mut tries = Tries::default();
     let mut ticks = interval(PROBE_INTERVAL);
@@ -87,7 +87,10 @@ async fn probe(target: ProbeTarget, rounds: Arc<Semaphore>, verdicts: VerdictSen
         drop(permit);
         let verdict = tries.round(&outcomes);
         let decided = verdict != Verdict::Waiting;
-        if !decided && std::mem::replace(&mut told_waiting, true) {
+        // One that said no is waited for. Silence may be a bad moment of this host: after a restart, an endpoint that was ready
+        // all the time would be told as one that is not.
+        let said_no = outcomes.contains(&Outcome::Refused);
+        if !decided && (!said_no || std::mem::replace(&mut told_waiting, true)) {
             continue;
         }
         let told = verdicts.send((target.id.clone(), verdict)).await;

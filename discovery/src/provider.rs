@@ -1,7 +1,8 @@
 //! Step 1 of a container event: who says what runs. A provider never tells a change; it tells everything it sees, each time
 //! whole, and the registry finds out what changed.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::condition::Condition;
@@ -45,6 +46,18 @@ pub struct ObservedService {
     pub policy: Policy,
 }
 
+/// Whether a provider has ever seen what it tells of. Before it has, its empty list means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Sight {
+    /// It has looked; when it cannot any more, its last good list stays.
+    #[default]
+    Seen,
+    /// It has not: what it watches is there, and does not answer.
+    Blind,
+    /// It has not: what it watches is not there. No engine takes connections at its socket; no file can be read.
+    Absent,
+}
+
 /// Everything one provider sees, at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observation {
@@ -52,6 +65,10 @@ pub struct Observation {
     pub endpoints: Vec<ObservedEndpoint>,
     pub workloads: Vec<Arc<Workload>>,
     pub conditions: Vec<Condition>,
+    /// Addresses that belong to others than its endpoints: containers outside the mesh, gateways of networks. Whoever had
+    /// one of them before has it no more.
+    pub foreign_addresses: BTreeSet<IpAddr>,
+    pub sight: Sight,
 }
 
 /// What probing found out about an endpoint that says [`ReadySource::FirstAccept`].

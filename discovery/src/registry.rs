@@ -4,6 +4,7 @@
 
 pub mod merge; // many observations into one catalogue
 pub mod virtual_ip; // which address a service is called at
+pub mod first_look; // who must have looked before anything is told
 pub mod departed; // whose an address was that nobody has now
 pub mod diff; // what changed, in words
 
@@ -18,7 +19,7 @@ use mesh_core::model::names::{EndpointId, ServiceId};
 use mesh_core::model::service::Service;
 use mesh_core::model::snapshot::Snapshot;
 
-use crate::provider::{Observation, ProbeTarget, ProviderName, Verdict};
+use crate::provider::{Observation, ProbeTarget, ProviderName, Sight, Verdict};
 use departed::Departed;
 use virtual_ip::{AllotmentChange, VirtualIps};
 
@@ -72,12 +73,29 @@ impl Registry {
         }
     }
 
-    /// Whether all of `expected` have spoken, and each endpoint that is to be probed has been, once. Before that a snapshot
-    /// would tell the world of losses that are none.
+    /// Whether all of `expected` have seen what they tell of, and each endpoint that is to be probed has been, once. Before
+    /// that a snapshot would tell the world of losses that are none.
     #[must_use]
     pub fn is_settled(&self, expected: &BTreeSet<ProviderName>) -> bool {
-        expected.iter().all(|name| self.observations.contains_key(name))
-            && self.probe_targets().iter().all(|target| self.verdicts.contains_key(&target.id))
+        expected.iter().all(|name| self.sight(name) == Some(Sight::Seen)) && self.is_probed()
+    }
+
+    /// Whether each endpoint that is to be probed has been, once.
+    #[must_use]
+    pub fn is_probed(&self) -> bool {
+        self.probe_targets().iter().all(|target| self.verdicts.contains_key(&target.id))
+    }
+
+    /// Whether this provider has seen what it tells of; none when it has not said a word.
+    #[must_use]
+    pub fn sight(&self, provider: ProviderName) -> Option<Sight> {
+        Some(self.observations.get(provider)?.sight)
+    }
+
+    /// What this provider says is wrong.
+    #[must_use]
+    pub fn conditions_of(&self, provider: ProviderName) -> &[Condition] {
+        self.observations.get(provider).map_or(&[], |observation| &observation.conditions)
     }
 
     /// The endpoints whose first accept is still awaited.
@@ -126,7 +144,7 @@ impl Registry {
                 }
             }
         }
-        self.departed.update(&self.snapshot, &merged.endpoints, now);
+        self.departed.update(&self.snapshot, &merged.endpoints, &merged.foreign_addresses, now);
         let mut next = Snapshot {
             number: self.snapshot.number,
             departed: self.departed.known_to(&services),

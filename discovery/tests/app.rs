@@ -1,6 +1,11 @@
 //! The real `App`, and the real binary, on free ports: what is told, what survives, and how it ends.
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
+#[path = "app/engine.rs"]
+mod engine; // starts beside an engine, or a file, that says nothing
+#[path = "app/users.rs"]
+mod users; // who may ask for what
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -29,6 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A discovery at work.
 struct Running {
     api: SocketAddr,
+    dns: SocketAddr,
     observations: ObservationSender,
     drainer: Drainer,
     ended: JoinHandle<Result<(), AppError>>,
@@ -37,8 +43,8 @@ struct Running {
 async fn start(config: Config, fed_by_test: &[&'static str]) -> Running {
     let (drainer, drain) = drain::channel();
     let app = App::bind(config, fed_by_test, drain).await.unwrap();
-    let (api, observations) = (app.addresses().api, app.observations());
-    Running { api, observations, drainer, ended: tokio::spawn(app.run()) }
+    let (api, dns, observations) = (app.addresses().api, app.addresses().dns, app.observations());
+    Running { api, dns, observations, drainer, ended: tokio::spawn(app.run()) }
 }
 
 impl Running {
@@ -184,7 +190,10 @@ async fn a_changed_file_becomes_a_new_snapshot_and_a_bad_one_a_condition() {
 async fn nothing_is_told_before_everyone_spoke() {
     let running = start(Config::ephemeral(), &["process"]).await;
     let (status, text) = running.get("/readyz").await;
-    assert_eq!((status, text.as_str()), (StatusCode::SERVICE_UNAVAILABLE, "not ready: waits for the first snapshot\n"));
+    assert_eq!(
+        (status, text.as_str()),
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: waits for process, waits for the first snapshot\n")
+    );
     assert_eq!(running.get("/livez").await.0, StatusCode::OK);
     assert_eq!(running.json("/v1/services").await["snapshot"], 0);
     running.observations.send(("process", Observation::default())).await.unwrap();

@@ -14,6 +14,8 @@ mod proxy; // stands before the engine's socket, and cuts
 mod provider; // the tests of the provider
 #[path = "docker/runtime.rs"]
 mod runtime; // the tests of the runtime
+#[path = "docker/whole.rs"]
+mod whole; // the tests of all of it
 
 use std::process::ExitCode;
 
@@ -21,7 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 type Test = fn(&fixture::Shared);
 
-const TESTS: [(&str, Test); 14] = [
+const TESTS: [(&str, Test); 16] = [
     ("provider::a_container_is_found_on_both_its_networks", provider::a_container_is_found_on_both_its_networks),
     (
         "provider::a_typo_is_a_condition_on_that_container_alone",
@@ -39,6 +41,11 @@ const TESTS: [(&str, Test); 14] = [
     ("provider::a_cut_stream_costs_nothing_but_a_resync", provider::a_cut_stream_costs_nothing_but_a_resync),
     ("runtime::a_replica_lives_from_start_to_remove", runtime::a_replica_lives_from_start_to_remove),
     ("runtime::refusals_say_what_to_do", runtime::refusals_say_what_to_do),
+    (
+        "whole::a_restart_beside_a_silent_engine_takes_nothing_away",
+        whole::a_restart_beside_a_silent_engine_takes_nothing_away,
+    ),
+    ("whole::a_scale_down_is_announced", whole::a_scale_down_is_announced),
 ];
 
 fn main() -> ExitCode {

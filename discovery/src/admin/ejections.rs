@@ -14,11 +14,23 @@ use tokio::sync::watch;
 pub const PROXIES_MAX: usize = 1024;
 pub const EJECTIONS_MAX: usize = 4096;
 
-/// No ejection is believed for longer than this without being told again.
-pub const EJECTION_MAX: Duration = Duration::from_secs(3600);
+/// No ejection is believed for longer than this without being told again: a proxy that has gone silent ejects nobody. One that
+/// lives tells at every change, and every [`REPORT_INTERVAL`] while it has somebody out.
+pub const EJECTION_MAX: Duration = Duration::from_secs(30);
+
+/// How often a proxy repeats its report while the list is not empty; two may get lost.
+pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The body of `POST /v1/proxies/{node}/ejections`: every endpoint that this proxy has out now. It replaces what the proxy
 /// said before, so that a lost report is mended by the next one; an empty list takes all back.
+///
+/// ```json
+/// {"ejections": [{"endpoint": "<container id>@<start>", "for_ms": 30000, "reason": "5 consecutive 5xx"}]}
+/// ```
+///
+/// `{node}` is the proxy's node id, as its xDS stream says it; `endpoint` is the `id` of `GET /v1/endpoints`. Answers: 204; 422
+/// for a body that is not of this shape, and says where; 429 over a limit. While it holds, `GET /v1/endpoints` shows the
+/// endpoint as `"state": "ejected"`, unless it is not ready or draining anyway, with the reason, the proxies and the time left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -139,7 +151,11 @@ mod tests {
         let said = |after: u64| reports.now().reason(&id, now + Duration::from_secs(after));
         assert_eq!(said(5).unwrap(), "5 consecutive 5xx (taken out by a, b for 26 s more)");
         assert_eq!(said(20).unwrap(), "5 consecutive 5xx (taken out by a for 11 s more)");
+        // However long a proxy means to keep it out: it is silent since.
+        reports.replace("c", report(600_000, "5 consecutive 5xx"), now).unwrap();
+        assert_eq!(said(29).unwrap(), "5 consecutive 5xx (taken out by a, c for 2 s more)");
         assert_eq!(said(30), None);
+        reports.replace("c", Report::default(), now).unwrap();
         reports.replace("a", Report::default(), now).unwrap();
         assert_eq!(said(5).unwrap(), "connect failures (taken out by b for 6 s more)");
         assert_eq!(reports.now().reason(&EndpointId::new("c1", 2), now), None, "a restart is another endpoint");

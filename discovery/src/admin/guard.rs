@@ -43,6 +43,14 @@ pub fn only_reads(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
+/// Whether it asks what would be done about a project (`POST /v1/projects/{name}/plan`), and has nothing done: its body is
+/// too long for a query, and so it is no GET.
+#[must_use]
+pub fn only_plans(method: &Method, path: &str) -> bool {
+    let name = path.strip_prefix("/v1/projects/").and_then(|rest| rest.strip_suffix("/plan"));
+    *method == Method::POST && name.is_some_and(|name| !name.is_empty() && !name.contains('/'))
+}
+
 /// Whether `caller` may change something here, where `own` is the user that we run as.
 ///
 /// # Errors
@@ -112,6 +120,17 @@ mod tests {
             "comes from 10.0.0.9: call 127.0.0.1",
         );
         check(Caller::Unknown, 0, false, "cannot be told");
+    }
+
+    #[test]
+    fn a_plan_is_no_change() {
+        let check =
+            |method: Method, path: &str, expected: bool| assert_eq!(only_plans(&method, path), expected, "{path}");
+        check(Method::POST, "/v1/projects/shop/plan", true);
+        check(Method::PUT, "/v1/projects/shop/plan", false);
+        for path in ["/v1/projects/shop/scale", "/v1/projects/plan", "/v1/projects//plan", "/v1/projects/a/b/plan"] {
+            check(Method::POST, path, false);
+        }
     }
 
     #[test]

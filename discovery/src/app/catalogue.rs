@@ -11,23 +11,29 @@ use ipnet::IpNet;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::snapshot::Snapshot;
 use mesh_core::task::drain::Drain;
-use mesh_core::task::ready::NotReady;
+use mesh_core::task::ready::{NotReady, Readiness};
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::metrics::Metrics;
 use crate::health::Prober;
-use crate::provider::{Observation, ProviderName, Verdict};
+use crate::provider::{Observation, ProviderName, Verdict, docker, file};
 use crate::registry::Registry;
 use crate::registry::diff::{Change, diff};
+use crate::registry::first_look::{FirstLooks, Source};
 use crate::registry::virtual_ip::AllotmentChange;
 use crate::store::{Expect, SharedStore, StoreError, Write};
 use crate::xds::port_conflicts;
 
-/// How long a start waits for all providers and first probes before it publishes what it has: an engine that does not answer
-/// must not keep a file's services from being served.
+/// How long a start waits for first probes, once every provider has been looked at (`registry/first_look.rs` says who is
+/// awaited, and why without an end).
 pub const SETTLE_MAX: Duration = Duration::from_secs(10);
 
+/// A wait for a provider that is longer than this is told.
+const TELL_WAITING_AFTER: Duration = Duration::from_secs(1);
+
 const VIRTUAL_IP_PREFIX: &str = "virtual-ip/";
+/// `provider/docker`: the place where that provider saw what was published last.
+const PROVIDER_PREFIX: &str = "provider/";
 const NUMBER_KEY: &str = "snapshot/reserved";
 
 /// Snapshot numbers are reserved in blocks, so that they grow over restarts too without a write for each.
@@ -37,18 +43,42 @@ const NUMBERS_RESERVED: u64 = 1000;
 pub struct Inputs {
     pub observations: mpsc::Receiver<(ProviderName, Observation)>,
     pub verdicts: mpsc::Receiver<(EndpointId, Verdict)>,
-    /// Who must have spoken before the first snapshot.
-    pub expected: BTreeSet<ProviderName>,
+    /// Who must have looked before the first snapshot, and where they look.
+    pub expected: BTreeMap<ProviderName, String>,
+}
+
+/// What is told, and to whom.
+pub struct Outputs {
+    pub published: watch::Sender<Arc<Snapshot>>,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+}
+
+/// How far the start is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Some provider has not been looked at.
+    Looking,
+    /// Some endpoint has not been probed once.
+    Probing {
+        until: Instant,
+    },
+    Telling,
 }
 
 /// The loop and what it holds.
 pub struct Catalogue {
     registry: Registry,
+    looks: FirstLooks,
+    /// Providers of which the store knows already that they were published.
+    marked: BTreeSet<ProviderName>,
     store: SharedStore,
     inputs: Inputs,
     prober: Prober,
     published: watch::Sender<Arc<Snapshot>>,
     metrics: Metrics,
+    /// Held until each has looked.
+    awaited: BTreeMap<ProviderName, NotReady>,
     /// Held until the first snapshot is out.
     not_ready: Option<NotReady>,
     numbers_reserved: u64,
@@ -66,37 +96,50 @@ impl Catalogue {
         range: IpNet,
         inputs: Inputs,
         prober: Prober,
-        (published, metrics, not_ready): (watch::Sender<Arc<Snapshot>>, Metrics, NotReady),
+        outputs: Outputs,
     ) -> Result<Self, StoreError> {
+        let Outputs { published, metrics, readiness } = outputs;
         let allotted = read_allotted(&store).await?;
         let reserved = store.get(NUMBER_KEY).await?.and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok());
         let numbers_reserved = reserved.unwrap_or(0);
         let registry = Registry::new(range, allotted, numbers_reserved, Instant::now()).also_telling(port_conflicts);
-        let not_ready = Some(not_ready);
+        let (sources, unsaved) = read_sources(&store, &inputs.expected).await?;
+        let awaited = inputs.expected.keys().map(|name| (*name, readiness.hold(awaited_as(name)))).collect();
+        let not_ready = Some(readiness.hold("the first snapshot"));
         Ok(Self {
             registry,
+            marked: sources.iter().filter(|(_, source)| source.told_before).map(|(name, _)| *name).collect(),
+            looks: FirstLooks::new(sources),
             store,
             inputs,
             prober,
             published,
             metrics,
+            awaited,
             not_ready,
             numbers_reserved,
-            unsaved: Vec::new(),
+            unsaved,
         })
     }
 
     /// Until the drain.
     pub async fn run(mut self, mut drain: Drain) {
-        let settle_until = tokio::time::Instant::now() + SETTLE_MAX;
-        let mut settled = false;
+        let tell_waiting_at = Instant::now() + TELL_WAITING_AFTER;
+        let mut phase = Phase::Looking;
         loop {
-            settled = settled || self.registry.is_settled(&self.inputs.expected);
-            if settled {
-                self.publish_next().await;
+            let now = Instant::now();
+            phase = self.advance(phase, now);
+            match phase {
+                Phase::Looking if now >= tell_waiting_at => self.tell_waiting(),
+                Phase::Looking | Phase::Probing { .. } => {}
+                Phase::Telling => self.publish_next().await,
             }
             self.prober.probe_only(self.registry.probe_targets());
-            let expiry = self.registry.next_expiry();
+            let look_again_at = match phase {
+                Phase::Looking => Some(tell_waiting_at).filter(|at| now < *at),
+                Phase::Probing { until } => Some(until),
+                Phase::Telling => self.registry.next_expiry(),
+            };
             tokio::select! {
                 () = drain.started() => return,
                 Some((provider, observation)) = self.inputs.observations.recv() => {
@@ -112,14 +155,45 @@ impl Catalogue {
                         self.registry.judge(id, verdict);
                     }
                 }
-                () = until(expiry) => {}
-                () = tokio::time::sleep_until(settle_until), if !settled => {
-                    let seconds = SETTLE_MAX.as_secs();
-                    tracing::warn!(expected = ?self.inputs.expected, "not everyone spoke within {seconds} s; going on");
-                    settled = true;
-                }
+                () = until(look_again_at) => {}
             }
         }
+    }
+
+    /// How far the start is now.
+    fn advance(&mut self, phase: Phase, now: Instant) -> Phase {
+        let phase = match phase {
+            Phase::Looking => {
+                let awaited = self.looks.awaited(&self.registry);
+                self.awaited.retain(|name, _| awaited.contains(name));
+                if awaited.is_empty() { Phase::Probing { until: now + SETTLE_MAX } } else { phase }
+            }
+            Phase::Probing { .. } | Phase::Telling => phase,
+        };
+        match phase {
+            Phase::Probing { .. } if self.registry.is_probed() => Phase::Telling,
+            Phase::Probing { until } if now >= until => {
+                let seconds = SETTLE_MAX.as_secs();
+                tracing::warn!("not every endpoint was probed within {seconds} s; going on");
+                Phase::Telling
+            }
+            phase => phase,
+        }
+    }
+
+    /// Says why nothing is told: in the log, and as the conditions of snapshot 0, which nobody but people take notice of.
+    fn tell_waiting(&self) {
+        let conditions = self.looks.conditions(&self.registry);
+        self.published.send_if_modified(|snapshot| {
+            for condition in conditions.difference(&snapshot.conditions) {
+                tracing::warn!(object = %condition.object, kind = %condition.kind, "{}", condition.message);
+            }
+            let is_news = snapshot.conditions != conditions;
+            if is_news {
+                *snapshot = Arc::new(Snapshot { conditions, ..Snapshot::default() });
+            }
+            is_news
+        });
     }
 
     fn observe(&mut self, provider: ProviderName, observation: Observation) {
@@ -140,6 +214,11 @@ impl Catalogue {
     }
 
     async fn save(&mut self, number: u64) {
+        for (name, place) in self.looks.seen(&self.registry) {
+            if self.marked.insert(name) {
+                self.unsaved.push(Write::put(format!("{PROVIDER_PREFIX}{name}"), place, Expect::Anything));
+            }
+        }
         let changes = self.registry.take_allotment_changes();
         self.unsaved.extend(changes.into_iter().map(write_of));
         let reserve = number.saturating_add(NUMBERS_RESERVED);
@@ -172,6 +251,15 @@ impl Catalogue {
     }
 }
 
+/// How `/readyz` calls a provider that is awaited.
+fn awaited_as(name: ProviderName) -> &'static str {
+    match name {
+        docker::NAME => "the first look at the Docker engine",
+        file::NAME => "the first reading of the file",
+        other => other,
+    }
+}
+
 async fn until(expiry: Option<Instant>) {
     match expiry {
         Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -190,6 +278,24 @@ fn write_of(change: AllotmentChange) -> Write {
         }
         AllotmentChange::Reclaimed { service } => Write::delete(key_of(&service), Expect::Anything),
     }
+}
+
+/// What is known of the places where providers look, with the writes that forget those that are not configured any more.
+async fn read_sources(
+    store: &SharedStore,
+    expected: &BTreeMap<ProviderName, String>,
+) -> Result<(BTreeMap<ProviderName, Source>, Vec<Write>), StoreError> {
+    let source = |place: &String| Source { place: place.clone(), told_before: false };
+    let mut sources: BTreeMap<_, _> = expected.iter().map(|(name, place)| (*name, source(place))).collect();
+    let mut forget = Vec::new();
+    for entry in store.list(PROVIDER_PREFIX).await?.entries {
+        let name = entry.key.strip_prefix(PROVIDER_PREFIX).unwrap_or_default();
+        match sources.get_mut(name) {
+            Some(source) => source.told_before = source.place.as_bytes() == entry.value,
+            None => forget.push(Write::delete(entry.key, Expect::Anything)),
+        }
+    }
+    Ok((sources, forget))
 }
 
 async fn read_allotted(store: &SharedStore) -> Result<BTreeMap<ServiceId, IpAddr>, StoreError> {

@@ -55,7 +55,9 @@ pub fn plan(world: World<'_>) -> Planned {
         }
         project.remove_unknown_services();
         for (service_name, service) in &desired.project.services {
-            if !world.unknown.contains(&service.runtime) {
+            if world.unknown.contains(&service.runtime) {
+                project.wait_for_runtime(service_name, service);
+            } else {
                 project.service(service_name, service);
             }
         }
@@ -164,6 +166,12 @@ impl<'a> ProjectPlanner<'a> {
         }
     }
 
+    /// Said once for the service: how many of its replicas run is the very thing that is not known.
+    fn wait_for_runtime(&mut self, name: &Name, service: &Service) {
+        let id = ReplicaId::new(self.name.clone(), name.clone(), 1);
+        self.not_taken(Action::Start, &id, format!("waits until the {} runtime says what runs", service.runtime));
+    }
+
     fn service(&mut self, name: &Name, service: &Service) {
         let hash = config_hash(self.project, service);
         let (mut slots, foreign) = self.slots(name, service, &hash);
@@ -179,7 +187,7 @@ impl<'a> ProjectPlanner<'a> {
         }
         kept.sort_by_key(|slot| slot.id.number);
         self.heal(&kept, service, &hash);
-        self.roll(&kept, &hash);
+        self.roll(&kept, wanted, &hash);
         let taken: BTreeSet<u32> =
             kept.iter().chain(&surplus).chain(&leaving).map(|slot| slot.id.number).chain(foreign).collect();
         let free: Vec<u32> =
@@ -305,8 +313,8 @@ impl<'a> ProjectPlanner<'a> {
     }
 
     /// Replaces those of another configuration, one at a time: one that is not ready at once, a ready one only while all
-    /// others are ready.
-    fn roll(&mut self, kept: &[Slot<'_>], hash: &Arc<str>) {
+    /// others are there and ready.
+    fn roll(&mut self, kept: &[Slot<'_>], wanted: usize, hash: &Arc<str>) {
         let mut changed: Vec<&Slot<'_>> = kept
             .iter()
             .filter(|slot| slot.is_changed && slot.busy.is_none())
@@ -317,7 +325,8 @@ impl<'a> ProjectPlanner<'a> {
         changed.sort_by_key(|slot| (slot.is_ready, slot.id.number));
         let mut is_rolling = kept.iter().any(|slot| slot.busy.is_some());
         for slot in changed {
-            let others_ready = kept.iter().filter(|other| other.id != slot.id).all(|other| other.is_ready);
+            let mut others = kept.iter().filter(|other| other.id != slot.id);
+            let others_ready = kept.len() == wanted && others.all(|other| other.is_ready);
             let Some(replica) = slot.replica else { continue };
             if is_rolling {
                 self.not_taken(Action::Replace, &slot.id, "its configuration changed; one is replaced at a time");

@@ -33,12 +33,17 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::beside(Runtimes::new())
+    }
+
+    fn beside(mut runtimes: Runtimes) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let runtime = ProcessRuntime::open(ProcessSettings::new(folder.path())).unwrap();
-        let runtimes: Runtimes = [(RuntimeKind::Process, runtime.clone() as Arc<dyn Runtime>)].into();
+        runtimes.insert(RuntimeKind::Process, runtime.clone());
         let (published, snapshots) = watch::channel(Arc::<Snapshot>::default());
         let store: SharedStore = Arc::new(Embedded::in_memory().unwrap());
-        let controller = Controller::new(runtimes, store, snapshots, 7);
+        let controller =
+            Controller::new(runtimes, store, snapshots, Metrics::register(&prometheus::Registry::new()).unwrap(), 7);
         let (drainer, held) = drain::channel();
         let mut tasks = JoinSet::new();
         let (watched, also_held) = (runtime.clone(), held.clone());
@@ -290,5 +295,51 @@ async fn all_of_it_is_asked_for_over_http() {
     let (status, _) = ask(&running, "DELETE", "/v1/projects/t", "").await;
     assert_eq!(status, 200);
     running.until("all are gone", <[ReplicaStatus]>::is_empty).await;
+    running.end().await;
+}
+
+/// An engine that takes questions and never answers.
+struct Silent {
+    hints: watch::Sender<u64>,
+}
+
+impl Runtime for Silent {
+    fn kind(&self) -> RuntimeKind {
+        RuntimeKind::Docker
+    }
+
+    fn observe(&self) -> futures_util::future::BoxFuture<'_, Result<Vec<ObservedReplica>, RuntimeError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn start(&self, _: Arc<ReplicaSpec>) -> futures_util::future::BoxFuture<'_, Result<UnitId, RuntimeError>> {
+        unreachable!("nothing is started where nobody knows what runs")
+    }
+
+    fn stop(&self, _: UnitId, _: StopOrder) -> futures_util::future::BoxFuture<'_, Result<(), RuntimeError>> {
+        unreachable!("nothing is stopped where nobody knows what runs")
+    }
+
+    fn remove(&self, _: UnitId) -> futures_util::future::BoxFuture<'_, Result<(), RuntimeError>> {
+        unreachable!("nothing is removed where nobody knows what runs")
+    }
+
+    fn hints(&self) -> watch::Receiver<u64> {
+        self.hints.subscribe()
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_never_answers_holds_up_no_other() {
+    let silent = Silent { hints: watch::Sender::new(0) };
+    let running = Running::beside([(RuntimeKind::Docker, Arc::new(silent) as Arc<dyn Runtime>)].into());
+    let text = "  web: { command: [sleep, '60'] }\n  db: { image: db, x-mesh: { runtime: docker } }\n";
+    let plan = running.controller.apply(project(text)).await.unwrap();
+    let waits: Vec<_> = plan.not_taken.iter().map(|one| format!("{}: {}", one.replica, one.reason)).collect();
+    assert_eq!(waits, ["t-db-1: waits until the docker runtime says what runs"]);
+    let replicas = running.until("web runs", |replicas| names(replicas) == ["t-web-1"]).await;
+    kill(pid(&replicas[0]), Signal::SIGKILL).unwrap();
+    let first = replicas[0].unit.clone();
+    running.until("and is healed", |replicas| names(replicas) == ["t-web-1"] && replicas[0].unit != first).await;
     running.end().await;
 }

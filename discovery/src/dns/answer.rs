@@ -2,6 +2,8 @@
 //! answer to an answer.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+use std::net::IpAddr;
+
 use hickory_proto::ProtoError;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::HINFO;
@@ -42,6 +44,8 @@ pub struct Asker {
     pub transport: Transport,
     /// Whether its source is one that gets answers.
     pub allowed: bool,
+    /// Its address, IPv4 as such.
+    pub source: Option<IpAddr>,
 }
 
 /// What is done about a packet.
@@ -98,7 +102,7 @@ pub fn respond(packet: &[u8], asker: Asker, zone: &Zone, snapshot: &Snapshot, ra
     }
     let Ok(query) = Message::from_vec(packet) else { return bare(ResponseCode::FormErr) };
     match query.queries.first() {
-        Some(question) => answer(&query, question, asker.transport, zone, snapshot, random),
+        Some(question) => answer(&query, question, asker, zone, snapshot, random),
         None => bare(ResponseCode::FormErr),
     }
 }
@@ -115,13 +119,13 @@ pub fn failure(packet: &[u8]) -> Option<Vec<u8>> {
 fn answer(
     query: &Message,
     question: &Query,
-    transport: Transport,
+    asker: Asker,
     zone: &Zone,
     snapshot: &Snapshot,
     random: &mut fastrand::Rng,
 ) -> Decision {
     let kind = question.query_type();
-    let limit = match (transport, &query.edns) {
+    let limit = match (asker.transport, &query.edns) {
         (Transport::Tcp, _) => u16::MAX,
         (Transport::Udp, Some(edns)) => edns.max_payload().clamp(UDP_PAYLOAD_MIN, UDP_PAYLOAD_MAX),
         (Transport::Udp, None) => UDP_PAYLOAD_MIN,
@@ -131,8 +135,10 @@ fn answer(
         reply.metadata.response_code = code;
         return Decision::reply(Some(kind), reply, limit);
     }
-    match zone.lookup(Question { name: question.name(), kind }, snapshot, random) {
+    match zone.lookup(Question { name: question.name(), kind, source: asker.source }, snapshot, random) {
         Lookup::Foreign => return Decision { kind: Some(kind), verdict: Verdict::Forward },
+        // Asked again in a moment; whoever is told NXDOMAIN now would believe it for a while.
+        Lookup::Unknown => reply.metadata.response_code = ResponseCode::ServFail,
         Lookup::Missing { authority } => {
             reply.metadata.authoritative = true;
             reply.metadata.response_code = ResponseCode::NXDomain;

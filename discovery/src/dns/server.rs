@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::ProtoError;
 use hickory_proto::op::ResponseCode;
+use ipnet::IpNet;
 use mesh_core::model::snapshot::Snapshot;
 use mesh_core::task::drain::Drain;
 use prometheus::Registry;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::allow::Allow;
 use super::answer::{self, Asker, Transport, Verdict};
+use super::connection;
+use super::datagram::{Datagrams, Exchange};
 use super::forward::{Forwarder, Upstreams};
 use super::metrics::Metrics;
 use super::zone::Zone;
 
 /// TCP connections open at once; further ones are closed at once.
 pub const TCP_CONNECTIONS_MAX: usize = 1024;
-/// How long a TCP client may be silent, and may take to read or write one message (RFC 7766 section 6.2.3).
-pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer datagrams are no query of any sense, and are read as malformed.
 const UDP_QUERY_LEN_MAX: usize = 4096;
 /// Tries to find a port that is free for both transports, where the system chooses.
@@ -39,6 +39,8 @@ pub struct DnsConfig {
     pub zone: String,
     pub upstreams: Upstreams,
     pub allow: Allow,
+    /// Whose reverse names are ours, known or not.
+    pub virtual_ip_range: IpNet,
 }
 
 /// Why there is no server.
@@ -55,14 +57,14 @@ pub enum DnsError {
 /// Bound, and not yet running.
 #[derive(Debug)]
 pub struct DnsServer {
-    udp: UdpSocket,
+    udp: Datagrams,
     tcp: TcpListener,
     address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     zone: Zone,
     allow: Allow,
     snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -71,7 +73,7 @@ struct Shared {
 }
 
 /// A reply at hand, or an upstream to be asked.
-enum Step {
+pub(super) enum Step {
     Ignore,
     Reply(Vec<u8>),
     Forward,
@@ -91,6 +93,9 @@ impl DnsServer {
         let named = (!address.ip().is_unspecified()).then(|| address.ip());
         let zone =
             Zone::new(&config.zone, named).map_err(|source| DnsError::Zone { zone: config.zone.clone(), source })?;
+        let zone = zone.with_virtual_ips(config.virtual_ip_range);
+        let udp =
+            Datagrams::new(udp).map_err(|source| DnsError::Listen { listen: address, transport: "UDP", source })?;
         let metrics = Metrics::new(registry).map_err(|source| DnsError::Metrics { source })?;
         let forwarder = Forwarder::new(config.upstreams, address, metrics.clone());
         let shared = Shared { zone, allow: config.allow, snapshots, forwarder, metrics };
@@ -110,9 +115,15 @@ impl DnsServer {
 }
 
 impl Shared {
-    fn decide(&self, packet: &[u8], source: IpAddr, transport: Transport, random: &mut fastrand::Rng) -> Step {
+    pub(super) fn decide(
+        &self,
+        packet: &[u8],
+        source: IpAddr,
+        transport: Transport,
+        random: &mut fastrand::Rng,
+    ) -> Step {
         let started = Instant::now();
-        let asker = Asker { transport, allowed: self.allow.permits(source) };
+        let asker = Asker { transport, allowed: self.allow.permits(source), source: Some(source.to_canonical()) };
         let decision = {
             let snapshot = self.snapshots.borrow();
             answer::respond(packet, asker, &self.zone, &snapshot, random)
@@ -128,7 +139,7 @@ impl Shared {
         }
     }
 
-    async fn forward(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(super) async fn forward(&self, packet: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let started = Instant::now();
         let reply = match self.forwarder.ask(packet, transport).await {
             Some(reply) => reply,
@@ -157,7 +168,7 @@ async fn bind_both(listen: SocketAddr) -> Result<(UdpSocket, TcpListener, Socket
     }
 }
 
-async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>, mut drain: Drain) {
+async fn serve_udp(socket: Datagrams, shared: Arc<Shared>, mut drain: Drain) {
     let socket = Arc::new(socket);
     let mut random = fastrand::Rng::new();
     let mut buffer = vec![0; UDP_QUERY_LEN_MAX];
@@ -165,20 +176,20 @@ async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>, mut drain: Drain) {
     let mut forwards = JoinSet::new();
     loop {
         let received = tokio::select! {
-            received = socket.recv_from(&mut buffer) => received,
+            received = socket.receive(&mut buffer) => received,
             () = drain.started() => break,
         };
         while forwards.try_join_next().is_some() {}
         // An error is a client's ICMP refusal of an earlier answer, not ours.
-        let Ok((len, client)) = received else { continue };
-        match shared.decide(&buffer[..len], client.ip(), Transport::Udp, &mut random) {
+        let Ok((len, exchange)) = received else { continue };
+        match shared.decide(&buffer[..len], exchange.client.ip(), Transport::Udp, &mut random) {
             Step::Ignore => {}
-            Step::Reply(reply) => send(&socket, &reply, client).await,
+            Step::Reply(reply) => send(&socket, &reply, exchange).await,
             Step::Forward => {
                 let (packet, shared, socket) = (buffer[..len].to_vec(), shared.clone(), socket.clone());
                 forwards.spawn(async move {
                     if let Some(reply) = shared.forward(&packet, Transport::Udp).await {
-                        send(&socket, &reply, client).await;
+                        send(&socket, &reply, exchange).await;
                     }
                 });
             }
@@ -187,9 +198,9 @@ async fn serve_udp(socket: UdpSocket, shared: Arc<Shared>, mut drain: Drain) {
     while forwards.join_next().await.is_some() {}
 }
 
-async fn send(socket: &UdpSocket, reply: &[u8], client: SocketAddr) {
-    if let Err(error) = socket.send_to(reply, client).await {
-        tracing::debug!(%client, %error, "a DNS reply could not be sent");
+async fn send(socket: &Datagrams, reply: &[u8], exchange: Exchange) {
+    if let Err(error) = socket.reply(reply, exchange).await {
+        tracing::debug!(client = %exchange.client, %error, "a DNS reply could not be sent");
     }
 }
 
@@ -218,7 +229,7 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>, mut drain: Drain)
         let (shared, drain) = (shared.clone(), drain.clone());
         connections.spawn(async move {
             shared.metrics.tcp_connections.inc();
-            if let Err(error) = serve_connection(stream, client.ip(), &shared, drain).await {
+            if let Err(error) = connection::serve(stream, client.ip(), shared.clone(), drain).await {
                 tracing::debug!(%client, %error, "a DNS connection ended");
             }
             shared.metrics.tcp_connections.dec();
@@ -226,28 +237,4 @@ async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>, mut drain: Drain)
         });
     }
     while connections.join_next().await.is_some() {}
-}
-
-/// One query after the other, as many as the client sends; what is pipelined waits in the kernel.
-async fn serve_connection(mut stream: TcpStream, client: IpAddr, shared: &Shared, mut drain: Drain) -> io::Result<()> {
-    let mut random = fastrand::Rng::new();
-    let mut query = Vec::new();
-    loop {
-        let len = tokio::select! {
-            read = tokio::time::timeout(TCP_IDLE_TIMEOUT, stream.read_u16()) => read??,
-            () = drain.started() => return Ok(()),
-        };
-        query.resize(usize::from(len), 0);
-        tokio::time::timeout(TCP_IDLE_TIMEOUT, stream.read_exact(&mut query)).await??;
-        let reply = match shared.decide(&query, client, Transport::Tcp, &mut random) {
-            Step::Ignore => return Ok(()),
-            Step::Reply(reply) => Some(reply),
-            Step::Forward => shared.forward(&query, Transport::Tcp).await,
-        };
-        let Some(reply) = reply else { return Ok(()) };
-        // Length and message in one write (RFC 7766 section 8).
-        let len = u16::try_from(reply.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        let framed = [len.to_be_bytes().as_slice(), &reply].concat();
-        tokio::time::timeout(TCP_IDLE_TIMEOUT, stream.write_all(&framed)).await??;
-    }
 }

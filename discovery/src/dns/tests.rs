@@ -1,9 +1,9 @@
-//! Every rule of the zone and of the protocol, over one small snapshot; then the same server over real sockets, and `dig`.
+//! Every rule of the zone and of the protocol, over one small snapshot.
+
+mod sockets; // the same server over real sockets, and `dig`
 
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
@@ -12,18 +12,12 @@ use mesh_core::model::names::{EndpointId, Name as MeshName, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::Protocol;
 use mesh_core::model::service::{Service, ServicePort};
-use mesh_core::model::snapshot::Snapshot;
-use mesh_core::task::drain;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::watch;
+use mesh_core::model::snapshot::{Snapshot, Workload};
 
+use super::Allow;
 use super::answer::{Asker, Transport, Verdict, respond};
 use super::forward::nameservers;
 use super::zone::Zone;
-use super::{Allow, DnsConfig, DnsServer, Upstreams};
-
-const DEADLINE: Duration = Duration::from_secs(10);
 
 fn mesh_name(text: &str) -> MeshName {
     MeshName::new(text).unwrap()
@@ -99,13 +93,22 @@ fn query(name: &str, kind: RecordType, payload: Option<u16>) -> Message {
 }
 
 fn decide(packet: &[u8], transport: Transport, allowed: bool, snapshot: &Snapshot, seed: u64) -> Verdict {
+    decide_for(packet, Asker { transport, allowed, source: None }, snapshot, seed)
+}
+
+fn decide_for(packet: &[u8], asker: Asker, snapshot: &Snapshot, seed: u64) -> Verdict {
     let zone = Zone::new("mesh.internal", "127.0.0.1".parse().ok()).unwrap();
+    let zone = zone.with_virtual_ips("240.240.0.0/16".parse().unwrap());
     let mut random = fastrand::Rng::with_seed(seed);
-    respond(packet, Asker { transport, allowed }, &zone, snapshot, &mut random).verdict
+    respond(packet, asker, &zone, snapshot, &mut random).verdict
 }
 
 fn reply(query: &Message, transport: Transport, snapshot: &Snapshot) -> Message {
-    match decide(&query.to_vec().unwrap(), transport, true, snapshot, 1) {
+    reply_for(query, Asker { transport, allowed: true, source: None }, snapshot)
+}
+
+fn reply_for(query: &Message, asker: Asker, snapshot: &Snapshot) -> Message {
+    match decide_for(&query.to_vec().unwrap(), asker, snapshot, 1) {
         Verdict::Reply { bytes, .. } => Message::from_vec(&bytes).unwrap(),
         other => panic!("{other:?} for {query:?}"),
     }
@@ -170,6 +173,8 @@ fn names_hold_what_they_should() {
     check("1.0.240.240.in-addr.arpa.", PTR, found, &["30 web.shop.svc.mesh.internal."]);
     check("1.0.0.10.in-addr.arpa.", PTR, found, &["5 10-0-0-1.web.shop.svc.mesh.internal."]);
     check("1.0.0.10.in-addr.arpa.", A, found, &[]);
+    check("9.9.240.240.in-addr.arpa.", PTR, missing, &[]);
+    check("9.240.240.in-addr.arpa.", PTR, found, &[]);
     check("1.0.0.127.in-addr.arpa.", PTR, found, &["3600 localhost."]);
     // RFC 6761 sections 6.3 and 6.4.
     check("localhost.", A, found, &["3600 127.0.0.1"]);
@@ -187,6 +192,8 @@ fn other_names_are_forwarded_and_ours_never() {
         ("notmesh.internal.", true),
         ("9.9.9.9.in-addr.arpa.", true),
         ("10.in-addr.arpa.", true),
+        ("240.in-addr.arpa.", true),
+        ("9.9.240.240.in-addr.arpa.", false),
         (".", true),
         ("x.mesh.internal.", false),
         ("X.MESH.Internal.", false),
@@ -195,6 +202,61 @@ fn other_names_are_forwarded_and_ours_never() {
         let verdict = decide(&packet, Transport::Udp, true, &snapshot, 1);
         assert_eq!(verdict == Verdict::Forward, forwarded, "{name}");
     }
+}
+
+#[test]
+fn before_the_first_catalogue_nobody_is_told_that_a_name_is_not_there() {
+    let nothing = Snapshot::default();
+    for name in ["web.shop.svc.mesh.internal.", "mesh.internal.", "1.0.240.240.in-addr.arpa."] {
+        let reply = reply(&query(name, RecordType::A, None), Transport::Udp, &nothing);
+        assert_eq!(reply.metadata.response_code, ResponseCode::ServFail, "{name}");
+        assert!(reply.answers.is_empty() && reply.authorities.is_empty(), "{name}");
+    }
+    let packet = query("example.org.", RecordType::A, None).to_vec().unwrap();
+    assert_eq!(decide(&packet, Transport::Udp, true, &nothing, 1), Verdict::Forward);
+}
+
+#[test]
+fn an_endpoint_on_several_networks_is_named_where_the_asker_is() {
+    let id = |name| ServiceId::new(mesh_name(name), mesh_name("shop"));
+    let on = |service: &ServiceId, unit: &str, addresses: &[(&str, &str)]| {
+        let mut endpoint = (*endpoint(service, addresses[0].1, 1, EndpointState::Ready, false)).clone();
+        endpoint.id = EndpointId::new(unit, 1);
+        let address = |(network, address): &(&str, &str)| NetworkAddress {
+            network: (*network).into(),
+            address: address.parse().unwrap(),
+        };
+        endpoint.addresses = addresses.iter().map(address).collect();
+        Arc::new(endpoint)
+    };
+    let (web, app) = (id("web"), id("app"));
+    let mut snapshot = snapshot(0);
+    let both = on(&web, "w", &[("back", "10.1.0.1"), ("front", "10.2.0.1")]);
+    let asker = on(&app, "a", &[("front", "10.2.0.9")]);
+    // Reached by `front` alone (mesh.network), and yet on `side` too.
+    let side = Workload {
+        id: asker.id.clone(),
+        name: "a".into(),
+        service: app.clone(),
+        namespace_path: "/n".into(),
+        networks: ["front".into(), "side".into()].into(),
+    };
+    snapshot.workloads = vec![Arc::new(side)];
+    let aside = on(&web, "x", &[("back", "10.1.0.2"), ("side", "10.3.0.2")]);
+    snapshot.endpoints = [(web, Arc::from([both, aside])), (app, Arc::from([asker]))].into();
+    let check = |source: Option<&str>, expected: [&str; 2]| {
+        let source = source.map(|source| source.parse().unwrap());
+        let asker = Asker { transport: Transport::Tcp, allowed: true, source };
+        let tasks = reply_for(&query("tasks.web.shop.svc.mesh.internal.", RecordType::A, None), asker, &snapshot);
+        assert_eq!(shown(&tasks.answers), expected.map(|address| format!("5 {address}")), "{source:?}");
+        let srv = reply_for(&query("_http._tcp.web.shop.svc.mesh.internal.", RecordType::SRV, None), asker, &snapshot);
+        let target = |address: &str| format!("5 0 1 9000 {}.web.shop.svc.mesh.internal.", address.replace('.', "-"));
+        assert_eq!(shown(&srv.answers), expected.map(target), "{source:?}");
+        assert_eq!(shown(&srv.additionals), expected.map(|address| format!("5 {address}")), "{source:?}");
+    };
+    check(None, ["10.1.0.1", "10.1.0.2"]);
+    check(Some("10.9.9.9"), ["10.1.0.1", "10.1.0.2"]);
+    check(Some("10.2.0.9"), ["10.2.0.1", "10.3.0.2"]);
 }
 
 #[test]
@@ -354,131 +416,4 @@ fn resolv_conf_is_read() {
         "# nameserver 1.1.1.1\nsearch a.b\nnameserver 10.0.0.2\n nameserver\tfe80::1%eth0 # x\nnameserver nonsense\n";
     let expected: Vec<SocketAddr> = vec!["10.0.0.2:53".parse().unwrap(), "[fe80::1]:53".parse().unwrap()];
     assert_eq!(nameservers(text), expected);
-}
-
-struct Running {
-    address: SocketAddr,
-    _snapshots: watch::Sender<Arc<Snapshot>>,
-    drainer: drain::Drainer,
-    task: tokio::task::JoinHandle<()>,
-    registry: prometheus::Registry,
-}
-
-async fn start(upstreams: Vec<SocketAddr>) -> Running {
-    let (sender, snapshots) = watch::channel(Arc::new(snapshot(120)));
-    let registry = prometheus::Registry::new();
-    let config = DnsConfig {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        zone: "mesh.internal".to_owned(),
-        upstreams: Upstreams::List(upstreams),
-        allow: Allow::default(),
-    };
-    let server = DnsServer::bind(config, snapshots, &registry).await.unwrap();
-    let (drainer, drain) = drain::channel();
-    let address = server.local_addr();
-    Running { address, _snapshots: sender, drainer, task: tokio::spawn(server.run(drain)), registry }
-}
-
-async fn ask_udp(server: SocketAddr, query: &Message) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    socket.send_to(&query.to_vec().unwrap(), server).await.unwrap();
-    let mut buffer = [0; 4096];
-    let (len, from) = tokio::time::timeout(DEADLINE, socket.recv_from(&mut buffer)).await.expect("in time").unwrap();
-    assert_eq!(from, server);
-    Message::from_vec(&buffer[..len]).unwrap()
-}
-
-async fn read_tcp(stream: &mut TcpStream) -> Message {
-    let mut buffer = vec![0; usize::from(stream.read_u16().await.unwrap())];
-    stream.read_exact(&mut buffer).await.unwrap();
-    Message::from_vec(&buffer).unwrap()
-}
-
-#[tokio::test]
-async fn both_transports_are_served_and_drain() {
-    let running = start(vec![]).await;
-    let web = query("web.shop.svc.mesh.internal.", RecordType::A, Some(1232));
-    assert_eq!(shown(&ask_udp(running.address, &web).await.answers), ["30 240.240.0.1"]);
-    let mut stream = TcpStream::connect(running.address).await.unwrap();
-    let tasks = query("tasks.big.shop.svc.mesh.internal.", RecordType::A, None);
-    // Pipelined (RFC 7766 section 6.2.1.1): both are sent before either is read.
-    for query in [&web, &tasks] {
-        let bytes = query.to_vec().unwrap();
-        stream.write_all(&[(bytes.len() as u16).to_be_bytes().as_slice(), &bytes].concat()).await.unwrap();
-    }
-    assert_eq!(shown(&read_tcp(&mut stream).await.answers), ["30 240.240.0.1"]);
-    assert_eq!(read_tcp(&mut stream).await.answers.len(), 120);
-    let text = mesh_core::telemetry::metrics::render(&running.registry);
-    assert!(text.contains(r#"mesh_dns_requests_total{transport="tcp",type="A"} 2"#), "{text}");
-    assert!(text.contains(r#"mesh_dns_responses_total{rcode="NOERROR"} 3"#), "{text}");
-    tokio::time::timeout(DEADLINE, running.drainer.drain()).await.expect("an idle connection holds nobody up");
-    running.task.await.unwrap();
-}
-
-#[tokio::test]
-async fn others_are_asked_and_checked() {
-    let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let upstream_address = upstream.local_addr().unwrap();
-    let answering = tokio::spawn(async move {
-        let mut buffer = [0; 4096];
-        let (len, client) = upstream.recv_from(&mut buffer).await.unwrap();
-        let mut reply = Message::from_vec(&buffer[..len]).unwrap();
-        reply.metadata.message_type = MessageType::Response;
-        let right = reply.clone();
-        reply.metadata.id ^= 1;
-        upstream.send_to(&reply.to_vec().unwrap(), client).await.unwrap(); // forged: another id
-        let mut other = right.clone();
-        other.queries = vec![Query::query(Name::from_str("evil.example.").unwrap(), RecordType::A)];
-        upstream.send_to(&other.to_vec().unwrap(), client).await.unwrap(); // forged: another question
-        let mut right = right;
-        let address = RData::A("192.0.2.1".parse().unwrap());
-        right.add_answer(hickory_proto::rr::Record::from_rdata(right.queries[0].name().clone(), 9, address));
-        upstream.send_to(&right.to_vec().unwrap(), client).await.unwrap();
-    });
-    // The first upstream refuses at once: nobody listens there any more.
-    let closed = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let running = start(vec![closed, upstream_address]).await;
-    let reply = ask_udp(running.address, &query("example.org.", RecordType::A, None)).await;
-    assert_eq!((reply.metadata.id, shown(&reply.answers)), (77, vec!["9 192.0.2.1".to_owned()]));
-    answering.await.unwrap();
-
-    let alone = start(vec![closed]).await;
-    let reply = ask_udp(alone.address, &query("example.org.", RecordType::A, None)).await;
-    assert_eq!(reply.metadata.response_code, ResponseCode::ServFail);
-    let text = mesh_core::telemetry::metrics::render(&alone.registry);
-    assert!(text.contains(r#"mesh_dns_forwards_total{outcome="failed"} 1"#), "{text}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dig_agrees() {
-    let running = start(vec![]).await;
-    let port = running.address.port().to_string();
-    let dig = move |arguments: &[&str]| {
-        let mut command = std::process::Command::new("dig");
-        command.args(["@127.0.0.1", "-p", &port, "+tries=1", "+time=5"]).args(arguments).output()
-    };
-    if let Err(error) = dig(&["-v"]) {
-        assert!(std::env::var_os("MESH_E2E").is_none_or(|value| value != "1"), "dig cannot be run: {error}");
-        eprintln!("skipped: dig cannot be run: {error}");
-        return;
-    }
-    tokio::task::spawn_blocking(move || {
-        for (arguments, wanted) in [
-            (&["web.shop.svc.mesh.internal"][..], &["status: NOERROR", "30\tIN\tA\t240.240.0.1", "udp: 1232"][..]),
-            (&["_http._tcp.web.shop.svc.mesh.internal", "SRV"], &["0 300 9000 10-0-0-1.web.shop", "ADDITIONAL: 3"]),
-            (&["web.shop.svc.mesh.internal", "AAAA"], &["status: NOERROR", "ANSWER: 0", "SOA"]),
-            (&["none.shop.svc.mesh.internal"], &["status: NXDOMAIN", "SOA"]),
-            (&["tasks.big.shop.svc.mesh.internal"], &["ANSWER: 120", "(TCP)"]),
-            (&["+edns=1", "+noednsnegotiation", "web.shop.svc.mesh.internal"], &["status: BADVERS"]),
-            (&["-x", "240.240.0.1"], &["PTR\tweb.shop.svc.mesh.internal."]),
-        ] {
-            let output = String::from_utf8(dig(arguments).unwrap().stdout).unwrap();
-            for part in wanted {
-                assert!(output.contains(part), "{part:?} not in what dig {arguments:?} says: {output}");
-            }
-            assert!(!output.contains("Warning") && !output.contains("malformed"), "{output}");
-        }
-    })
-    .await
-    .unwrap();
 }

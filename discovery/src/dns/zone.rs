@@ -3,11 +3,14 @@
 //! RFC 2308), or somebody else's.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use hickory_proto::ProtoError;
 use hickory_proto::rr::rdata::{A, AAAA, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use ipnet::IpNet;
 use mesh_core::model::endpoint::{Endpoint, EndpointState};
 use mesh_core::model::names::{Name as MeshName, ServiceId};
 use mesh_core::model::service::{Service, ServicePort};
@@ -30,6 +33,8 @@ pub struct Zone {
     depth: usize,
     /// Where the name server named by the NS record is, where that is one address.
     server: Option<IpAddr>,
+    /// Their reverse names are ours, whether a service has them or not.
+    virtual_ips: Option<IpNet>,
 }
 
 /// What a question found.
@@ -37,6 +42,8 @@ pub struct Zone {
 pub enum Lookup {
     /// Not ours to answer.
     Foreign,
+    /// Ours, and nobody can say yet: no catalogue has been published.
+    Unknown,
     /// Ours, and no such name; `authority` is the zone whose SOA says so.
     Missing { authority: Name },
     /// The name exists; without an answer it has no record of the type (NODATA).
@@ -48,6 +55,8 @@ pub enum Lookup {
 pub struct Question<'a> {
     pub name: &'a Name,
     pub kind: RecordType,
+    /// Where it comes from: an endpoint that is on several networks is named by its address on one that the asker is on too.
+    pub source: Option<IpAddr>,
 }
 
 impl Zone {
@@ -59,7 +68,13 @@ impl Zone {
         let mut apex = Name::from_ascii(zone)?.to_lowercase();
         apex.set_fqdn(true);
         let depth = apex.iter().len();
-        Ok(Self { apex, depth, server })
+        Ok(Self { apex, depth, server, virtual_ips: None })
+    }
+
+    /// Answers for the reverse names of `range` too.
+    #[must_use]
+    pub fn with_virtual_ips(self, range: IpNet) -> Self {
+        Self { virtual_ips: Some(range), ..self }
     }
 
     #[must_use]
@@ -71,6 +86,9 @@ impl Zone {
     #[must_use]
     pub fn lookup(&self, question: Question<'_>, snapshot: &Snapshot, random: &mut fastrand::Rng) -> Lookup {
         if self.apex.zone_of(question.name) {
+            if snapshot.number == 0 {
+                return Lookup::Unknown;
+            }
             return self.lookup_own(question, snapshot, random);
         }
         if let Some(found) = self.lookup_reverse(question, snapshot) {
@@ -134,7 +152,9 @@ impl Zone {
             [] => self.present(address_records(question, Some(service.virtual_ip), VIRTUAL_IP_TTL_SECONDS)),
             ["tasks"] => {
                 let named = endpoints.iter().filter(|endpoint| is_task(endpoint)).map(AsRef::as_ref);
-                let addresses = shuffled(named, random).into_iter().filter_map(Endpoint::address);
+                let networks = networks_of(question.source, snapshot);
+                let named = shuffled(named, random).into_iter();
+                let addresses = named.filter_map(|endpoint| address_for(endpoint, &networks));
                 self.present(address_records(question, addresses, ENDPOINTS_TTL_SECONDS))
             }
             ["_tcp"] if !service.ports.is_empty() => self.present(Vec::new()),
@@ -142,7 +162,10 @@ impl Zone {
                 Some(_) if question.kind != RecordType::SRV => self.present(Vec::new()),
                 Some(port) => {
                     let takers = endpoints.iter().filter(|endpoint| endpoint.takes_requests()).map(AsRef::as_ref);
-                    self.service_records(question, &service.id, port, &shuffled(takers, random))
+                    let networks = networks_of(question.source, snapshot);
+                    let reached = shuffled(takers, random).into_iter();
+                    let reached = reached.filter_map(|one| Some((one, address_for(one, &networks)?))).collect();
+                    self.service_records(question, &service.id, port, reached)
                 }
                 None => self.missing(),
             },
@@ -166,16 +189,15 @@ impl Zone {
         question: Question<'_>,
         service: &ServiceId,
         port: &ServicePort,
-        endpoints: &[&Endpoint],
+        endpoints: Vec<(&Endpoint, IpAddr)>,
     ) -> Lookup {
         let parent = self.service_name(service);
         // A weight has 16 bits there: larger ones shrink together, so that their ratio stays.
-        let heaviest = endpoints.iter().map(|endpoint| endpoint.weight).max().unwrap_or(0).max(u32::from(u16::MAX));
+        let heaviest =
+            endpoints.iter().map(|(endpoint, _)| endpoint.weight).max().unwrap_or(0).max(u32::from(u16::MAX));
         let (mut answers, mut additionals) = (Vec::new(), Vec::new());
-        for endpoint in endpoints {
-            let (Some(address), Some(target_port)) = (endpoint.address(), endpoint.ports.get(&port.name)) else {
-                continue;
-            };
+        for (endpoint, address) in endpoints {
+            let Some(target_port) = endpoint.ports.get(&port.name) else { continue };
             let target = prefixed(&[&label_of_address(address)], &parent);
             let weight = u64::from(endpoint.weight) * u64::from(u16::MAX) / u64::from(heaviest);
             let weight = u16::try_from(weight).unwrap_or(u16::MAX).max(1);
@@ -202,15 +224,26 @@ impl Zone {
         }
     }
 
-    /// Names of addresses that we know, and of the loopback address; all others are somebody else's.
+    /// Names of addresses that we know, of all virtual IPs, and of the loopback address; others are somebody else's.
     fn lookup_reverse(&self, question: Question<'_>, snapshot: &Snapshot) -> Option<Lookup> {
         let mut lower = question.name.to_lowercase();
         lower.set_fqdn(true);
         let network = lower.parse_arpa_name().ok()?;
-        if network.prefix_len() != network.max_prefix_len() {
-            return None;
-        }
-        let (target, ttl) = self.name_of_address(network.addr(), snapshot)?;
+        let is_address = network.prefix_len() == network.max_prefix_len();
+        let ours = self.virtual_ips.filter(|range| range.contains(&network));
+        let known = is_address.then(|| self.name_of_address(network.addr(), snapshot)).flatten();
+        let (target, ttl) = match (ours, known) {
+            (Some(_), _) if snapshot.number == 0 => return Some(Lookup::Unknown),
+            (_, Some(known)) => known,
+            // Never asked elsewhere: nobody else can know, and need not see.
+            (Some(range), None) => {
+                let labels_of_prefix = range.prefix_len() / if range.addr().is_ipv4() { 8 } else { 4 };
+                let authority = question.name.trim_to(2 + usize::from(labels_of_prefix));
+                let empty = Lookup::Present { authority: authority.clone(), answers: vec![], additionals: vec![] };
+                return Some(if is_address { Lookup::Missing { authority } } else { empty });
+            }
+            (None, None) => return None,
+        };
         let mut answers = Vec::new();
         if question.kind == RecordType::PTR {
             answers.push(Record::from_rdata(question.name.clone(), ttl, RData::PTR(PTR(target))));
@@ -278,6 +311,23 @@ fn find_port<'a>(service: &'a Service, port: &str) -> Option<&'a ServicePort> {
     })
 }
 
+/// The networks of the container that asks from `source`; none where no container of the mesh has that address.
+fn networks_of(source: Option<IpAddr>, snapshot: &Snapshot) -> BTreeSet<Arc<str>> {
+    let Some(source) = source else { return BTreeSet::new() };
+    let mut endpoints = snapshot.endpoints.values().flat_map(|list| list.iter());
+    let asks = endpoints.find(|endpoint| endpoint.addresses.iter().any(|own| own.address == source));
+    let Some(asks) = asks else { return BTreeSet::new() };
+    let its = snapshot.workloads.iter().filter(|workload| workload.id == asks.id);
+    let networks = its.flat_map(|workload| &workload.networks);
+    networks.chain(asks.addresses.iter().map(|own| &own.network)).cloned().collect()
+}
+
+/// The endpoint's address on a network that the asker is on too; else the first.
+fn address_for(endpoint: &Endpoint, networks: &BTreeSet<Arc<str>>) -> Option<IpAddr> {
+    let shared = endpoint.addresses.iter().find(|address| networks.contains(&address.network));
+    shared.map(|address| address.address).or_else(|| endpoint.address())
+}
+
 fn is_task(endpoint: &Endpoint) -> bool {
     match endpoint.state {
         EndpointState::Ready => true,
@@ -301,7 +351,7 @@ fn shuffled<'a>(endpoints: impl Iterator<Item = &'a Endpoint>, random: &mut fast
 
 fn address_records(question: Question<'_>, addresses: impl IntoIterator<Item = IpAddr>, ttl: u32) -> Vec<Record> {
     // An RRset holds no record twice (RFC 2181 section 5), and endpoints may share an address.
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     let of_kind = |address: &IpAddr| match address {
         IpAddr::V4(_) => question.kind == RecordType::A,
         IpAddr::V6(_) => question.kind == RecordType::AAAA,

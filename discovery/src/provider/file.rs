@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{Observation, ObservationSender, ProviderName};
+use super::{Observation, ObservationSender, ProviderName, Sight};
 pub use metrics::Metrics;
 
 /// As in conditions and metrics.
@@ -50,13 +50,19 @@ pub struct FileProvider {
     metrics: Metrics,
     /// What was read last, good or bad, so that an untouched file is not told twice.
     last_read: Option<Result<String, String>>,
+    /// With [`Sight::Absent`] until a first one was good.
     last_good: Observation,
 }
 
 impl FileProvider {
     #[must_use]
     pub fn new(path: PathBuf, metrics: Metrics) -> Self {
-        Self { path, metrics, last_read: None, last_good: Observation::default() }
+        Self {
+            path,
+            metrics,
+            last_read: None,
+            last_good: Observation { sight: Sight::Absent, ..Observation::default() },
+        }
     }
 
     /// Reads, sends, and reads again on every change, until the drain or until nobody listens.
@@ -88,7 +94,7 @@ impl FileProvider {
         if self.last_read.as_ref() == Some(&seen) {
             return None;
         }
-        let first = self.last_read.replace(seen).is_none();
+        self.last_read = Some(seen);
         let origin = self.path.display().to_string();
         let parsed = read.and_then(|text| parse::parse(&origin, &text).map_err(FileError::Parse));
         match parsed {
@@ -100,7 +106,8 @@ impl FileProvider {
                 Some(self.last_good.clone())
             }
             Err(error) => {
-                let kept = if first { "nothing is known from it" } else { "the last good one stays" };
+                let blind = self.last_good.sight != Sight::Seen;
+                let kept = if blind { "nothing is known from it" } else { "the last good one stays" };
                 tracing::error!(file = %origin, "{kept}: {error}");
                 match &error {
                     FileError::Parse(_) => self.metrics.invalid(),

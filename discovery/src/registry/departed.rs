@@ -31,11 +31,13 @@ struct Remembered {
 }
 
 impl Departed {
-    /// Remembers what `before` had and `endpoints` has no more; forgets what was given out again, and what is too old.
-    pub fn update(&mut self, before: &Snapshot, endpoints: &BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>, now: Instant) {
-        let alive: BTreeSet<IpAddr> = addresses(endpoints).map(|(_, address)| address.address).collect();
-        for (service, address) in addresses(&before.endpoints) {
-            if is_lent(address) && !alive.contains(&address.address) {
+    /// Remembers what `before` had and `endpoints` has no more; forgets what was given out again, be it to an endpoint or to
+    /// somebody outside the mesh (`foreign`), and what is too old.
+    pub fn update(&mut self, before: &Snapshot, endpoints: &Endpoints, foreign: &BTreeSet<IpAddr>, now: Instant) {
+        let mut alive: BTreeSet<IpAddr> = addresses(endpoints).map(|(_, address)| address.address).collect();
+        alive.extend(foreign);
+        for (service, endpoint) in all(&before.endpoints).filter(|(_, endpoint)| is_lent(endpoint)) {
+            for address in endpoint.addresses.iter().filter(|address| !alive.contains(&address.address)) {
                 let remembered = Remembered { service: service.clone(), until: now + REMEMBERED_FOR };
                 self.left.entry(address.address).or_insert(remembered);
             }
@@ -60,15 +62,18 @@ impl Departed {
     }
 }
 
-/// Whether an engine lent the address to the endpoint. The host's own, and what a file says, are never given out again.
-fn is_lent(address: &NetworkAddress) -> bool {
-    !address.network.is_empty() && &*address.network != "host"
+/// Whether an engine lent its addresses to the endpoint, and may give them out again. Not what a file says; and not the host's
+/// own, under whichever of its addresses a network knows it (its gateways).
+fn is_lent(endpoint: &Endpoint) -> bool {
+    endpoint.addresses.iter().all(|address| !address.network.is_empty() && &*address.network != "host")
 }
 
-fn addresses(
-    endpoints: &BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
-) -> impl Iterator<Item = (&ServiceId, &NetworkAddress)> {
-    endpoints.iter().flat_map(|(service, list)| {
-        list.iter().flat_map(move |endpoint| endpoint.addresses.iter().map(move |address| (service, address)))
-    })
+type Endpoints = BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>;
+
+fn all(endpoints: &Endpoints) -> impl Iterator<Item = (&ServiceId, &Arc<Endpoint>)> {
+    endpoints.iter().flat_map(|(service, list)| list.iter().map(move |endpoint| (service, endpoint)))
+}
+
+fn addresses(endpoints: &Endpoints) -> impl Iterator<Item = (&ServiceId, &NetworkAddress)> {
+    all(endpoints).flat_map(|(service, endpoint)| endpoint.addresses.iter().map(move |address| (service, address)))
 }

@@ -2,18 +2,19 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::model::endpoint::{Endpoint, EndpointState};
-use mesh_core::model::names::{EndpointId, ServiceId};
+use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
+use mesh_core::model::protocol::Protocol;
 use mesh_core::model::service::ServicePort;
 use mesh_core::model::snapshot::Workload;
 
 use crate::provider::{
-    Observation, ObservedEndpoint, ObservedService, ProbeTarget, ProviderName, ReadySource, Verdict,
+    Observation, ObservedEndpoint, ObservedService, ProbeTarget, ProviderName, ReadySource, Verdict, file,
 };
 
 /// A service before it has its virtual IP.
@@ -21,6 +22,8 @@ use crate::provider::{
 pub struct MergedService {
     /// In order of number, then name.
     pub ports: Vec<ServicePort>,
+    /// Names of those ports that a person wrote down.
+    pub written_down: BTreeSet<Name>,
     pub policy: Policy,
 }
 
@@ -33,18 +36,28 @@ pub struct Merged {
     /// In order of id.
     pub workloads: Vec<Arc<Workload>>,
     pub conditions: BTreeSet<Condition>,
+    /// Addresses that belong to nobody above.
+    pub foreign_addresses: BTreeSet<IpAddr>,
 }
 
 /// Unites what the providers see. Where two disagree the earlier one holds (by name of the provider, then by its own order),
 /// and the later one gets a condition.
+///
+/// Ports of one service are united by name. A service port that a person wrote down holds over one derived from what a
+/// container listens on: with `http` 80 in the file, a container's `http` 8080 serves the calls to 80, as the file's own
+/// endpoints do at whatever port they have. A port that is only named by its number is the one of that number, whatever its
+/// name elsewhere. What is left is unclear, and a condition: two names for one number, two protocols for one port.
 #[must_use]
 pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTreeMap<EndpointId, Verdict>) -> Merged {
     let mut merged = Merged::default();
     let mut endpoints: BTreeMap<ServiceId, BTreeMap<EndpointId, Arc<Endpoint>>> = BTreeMap::new();
     let mut workloads: BTreeMap<EndpointId, Arc<Workload>> = BTreeMap::new();
+    for (provider, observation) in observations.iter().filter(|(provider, _)| is_written_down(provider)) {
+        observation.services.iter().for_each(|service| unite(&mut merged, provider, service));
+    }
     for (provider, observation) in observations {
-        for service in &observation.services {
-            unite(&mut merged, provider, service);
+        if !is_written_down(provider) {
+            observation.services.iter().for_each(|service| unite(&mut merged, provider, service));
         }
         for observed in &observation.endpoints {
             let (endpoint, condition) = judged(provider, observed, verdicts.get(&observed.endpoint.id));
@@ -64,9 +77,14 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
             workloads.entry(workload.id.clone()).or_insert_with(|| workload.clone());
         }
         merged.conditions.extend(observation.conditions.iter().cloned());
+        merged.foreign_addresses.extend(&observation.foreign_addresses);
     }
     for service in merged.services.values_mut() {
         service.ports.sort_by(|a, b| (a.port, &a.name).cmp(&(b.port, &b.name)));
+    }
+    for (id, list) in &mut endpoints {
+        let ports = merged.services.get(id).map_or(&[][..], |service| &service.ports);
+        list.values_mut().for_each(|endpoint| name_ports(endpoint, ports));
     }
     merged.endpoints = endpoints.into_iter().map(|(id, list)| (id, list.into_values().collect())).collect();
     merged.workloads = workloads.into_values().collect();
@@ -96,19 +114,70 @@ fn unite(merged: &mut Merged, provider: ProviderName, observed: &ObservedService
         service.policy = observed.policy.clone();
     }
     for port in &observed.ports {
-        let clash = service.ports.iter().find(|known| known.name == port.name || known.port == port.port);
-        match clash {
-            None => service.ports.push(port.clone()),
-            Some(known) if known == port => {}
-            Some(known) => {
-                let message = format!(
-                    "port {} ({}, {}) as {provider} has it clashes with port {} ({}, {}), which holds; give it the same \
-                     name, number and protocol, or others altogether",
-                    port.name, port.port, port.protocol, known.name, known.port, known.protocol
-                );
-                let object = format!("service/{}", observed.id);
-                merged.conditions.insert(Condition::new(object, ConditionKind::NameClash, message));
-            }
+        let at = service.ports.iter().position(|known| known.name == port.name);
+        let at = at.or_else(|| service.ports.iter().position(|known| known.port == port.port));
+        let Some(known) = at.map(|at| &mut service.ports[at]) else {
+            service.ports.push(port.clone());
+            service.written_down.extend(is_written_down(provider).then(|| port.name.clone()));
+            continue;
+        };
+        let is_derived = service.written_down.contains(&known.name) && !is_written_down(provider);
+        if unite_port(known, port, is_derived).is_err() {
+            let message = format!(
+                "port {} ({}, {}) as {provider} has it clashes with port {} ({}, {}), which holds; give it the same \
+                 name, number and protocol, or others altogether",
+                port.name, port.port, port.protocol, known.name, known.port, known.protocol
+            );
+            let object = format!("service/{}", observed.id);
+            merged.conditions.insert(Condition::new(object, ConditionKind::NameClash, message));
+        }
+    }
+}
+
+/// Two that are not one port.
+struct Clash;
+
+/// Makes `known` stand for `port` too, if both can be one; `is_derived` where the known one alone was written down.
+fn unite_port(known: &mut ServicePort, port: &ServicePort, is_derived: bool) -> Result<(), Clash> {
+    let name = match (known.name == port.name, known.port == port.port) {
+        (true, true) => port.name.clone(),
+        // A container port behind a service port of another number that was written down.
+        (true, false) if is_derived => known.name.clone(),
+        (false, true) if is_number(known) => port.name.clone(),
+        (false, true) if is_number(port) => known.name.clone(),
+        _ => return Err(Clash),
+    };
+    let protocol = match (known.protocol, port.protocol) {
+        (Protocol::Auto, said) | (said, Protocol::Auto) => said,
+        (one, other) if one == other => one,
+        _ => return Err(Clash),
+    };
+    (known.name, known.protocol) = (name, protocol);
+    Ok(())
+}
+
+/// Whether what this provider tells was written by a person, and not derived from what runs.
+fn is_written_down(provider: ProviderName) -> bool {
+    provider == file::NAME
+}
+
+/// Whether the port's name is only its number.
+fn is_number(port: &ServicePort) -> bool {
+    port.name.as_str() == port.port.to_string()
+}
+
+/// Names each of the endpoint's ports as its service does: one that is named by its number alone may have a name there.
+fn name_ports(endpoint: &mut Arc<Endpoint>, ports: &[ServicePort]) {
+    let named_elsewhere = |name: &Name| {
+        let number = name.as_str().parse::<u16>().ok().filter(|_| ports.iter().all(|port| port.name != *name))?;
+        let port = ports.iter().find(|port| port.port == number)?;
+        (!endpoint.ports.contains_key(&port.name)).then(|| (name.clone(), port.name.clone()))
+    };
+    let renamed: Vec<(Name, Name)> = endpoint.ports.keys().filter_map(named_elsewhere).collect();
+    for (from, to) in renamed {
+        let ports = &mut Arc::make_mut(endpoint).ports;
+        if let Some(target) = ports.remove(&from) {
+            ports.insert(to, target);
         }
     }
 }

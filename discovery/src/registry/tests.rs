@@ -98,15 +98,61 @@ fn providers_are_united_and_clashes_are_told_on_the_later_one() {
         let seen: Vec<_> = snapshot.services[&id("web")].ports.iter().map(|p| (p.name.as_str(), p.port)).collect();
         assert_eq!(seen, ports);
         assert_eq!(snapshot.conditions.len(), clashes, "{:?}", snapshot.conditions);
-        assert!(snapshot.conditions.iter().all(|c| &*c.object == "service/web.shop" && c.message.contains("file")));
+        assert!(
+            snapshot.conditions.iter().all(|c| &*c.object == "service/web.shop" && c.message.contains("as docker"))
+        );
         assert_eq!(snapshot.endpoints_of(&id("web")).len(), 2, "a clash of ports costs no endpoint");
     };
     let tcp = |number| port(&format!("p{number}"), number, Protocol::Tcp);
     check(vec![http()], vec![http()], &[("http", 80)], 0);
     check(vec![tcp(90)], vec![http()], &[("http", 80), ("p90", 90)], 0);
-    check(vec![http()], vec![port("http", 81, Protocol::Http)], &[("http", 80)], 1);
+    check(vec![http()], vec![port("http", 81, Protocol::Http)], &[("http", 81)], 0);
+    check(vec![http()], vec![port("http", 80, Protocol::Auto)], &[("http", 80)], 0);
     check(vec![http()], vec![port("http", 80, Protocol::Tcp)], &[("http", 80)], 1);
-    check(vec![http()], vec![port("web", 80, Protocol::Http), tcp(70)], &[("p70", 70), ("http", 80)], 1);
+    check(vec![http()], vec![port("web", 80, Protocol::Http), tcp(70)], &[("p70", 70), ("web", 80)], 1);
+}
+
+#[test]
+fn endpoints_of_every_provider_serve_the_services_ports_by_name() {
+    let check = |others: ProviderName,
+                 derived: ServicePort,
+                 written: ServicePort,
+                 expected: &[(&str, u16)],
+                 targets: [&[(&str, u16)]; 2],
+                 clashes: usize| {
+        let now = Instant::now();
+        let mut registry = registry("10.9.0.0/24", now);
+        let (mut container, mut host) = (endpoint("c", 1, "web", "10.0.0.1"), endpoint("f", 0, "web", "10.1.0.1"));
+        container.endpoint.ports = [(derived.name.clone(), 8080)].into();
+        host.endpoint.ports = [(written.name.clone(), 9000)].into();
+        registry.observe("docker", sees(vec![service("web", vec![derived])], vec![container]));
+        registry.observe(others, sees(vec![service("web", vec![written])], vec![host]));
+        let snapshot = registry.next(now).unwrap();
+        let ports: Vec<_> = snapshot.services[&id("web")].ports.iter().map(|p| (p.name.as_str(), p.port)).collect();
+        assert_eq!(ports, expected);
+        let its = |endpoint: &Arc<Endpoint>| -> Vec<(String, u16)> {
+            endpoint.ports.iter().map(|(name, target)| (name.to_string(), *target)).collect()
+        };
+        let seen: Vec<_> = snapshot.endpoints_of(&id("web")).iter().map(its).collect();
+        let wanted = targets.map(|list| list.iter().map(|(name, target)| ((*name).to_owned(), *target)).collect());
+        assert_eq!(seen, Vec::<Vec<_>>::from(wanted));
+        assert_eq!(snapshot.conditions.len(), clashes, "{:?}", snapshot.conditions);
+    };
+    let (http, auto) = (Protocol::Http, Protocol::Auto);
+    // The container's own number gives way to the one that was written down; both serve it.
+    let both: [&[_]; 2] = [&[("http", 8080)], &[("http", 9000)]];
+    check("file", port("http", 8080, auto), port("http", 80, http), &[("http", 80)], both, 0);
+    // Named by its number alone, on either side.
+    check("file", port("80", 80, auto), port("http", 80, http), &[("http", 80)], both, 0);
+    check("file", port("http", 80, http), port("80", 80, auto), &[("http", 80)], both, 0);
+    // Another number, without a name: another port.
+    let apart: [&[_]; 2] = [&[("8080", 8080)], &[("http", 9000)]];
+    check("file", port("8080", 8080, auto), port("http", 80, http), &[("http", 80), ("8080", 8080)], apart, 0);
+    // Nobody wrote either down: the earlier holds, by name all the same, and it is told.
+    check("process", port("http", 8080, auto), port("http", 80, http), &[("http", 8080)], both, 1);
+    // Two names for one number: nobody can tell.
+    let unclear: [&[_]; 2] = [&[("http", 8080)], &[("web", 9000)]];
+    check("file", port("http", 80, http), port("web", 80, http), &[("web", 80)], unclear, 1);
 }
 
 #[test]
@@ -196,28 +242,47 @@ fn an_address_stays_its_services_until_it_is_anothers_or_ten_minutes_passed() {
     registry.observe("docker", web(vec![endpoint("c3", 1, "api", "10.0.0.2")]));
     let given = registry.next(start + Duration::from_secs(1)).unwrap();
     assert_eq!(departed(&given), ["10.0.0.1"], "10.0.0.2 is api's now");
+    let given_away = |address: &str| {
+        let foreign_addresses = BTreeSet::from([address.parse().unwrap()]);
+        Observation { foreign_addresses, ..web(vec![endpoint("c3", 1, "api", "10.0.0.2")]) }
+    };
+    registry.observe("docker", given_away("10.0.0.9"));
+    assert!(registry.next(start + Duration::from_secs(1)).is_none(), "it was nobody's");
     assert_eq!(registry.next_expiry(), Some(start + REMEMBERED_FOR));
     assert!(registry.next(start + REMEMBERED_FOR - Duration::from_millis(1)).is_none());
     let forgotten = registry.next(start + REMEMBERED_FOR).unwrap();
     assert!(forgotten.departed.is_empty());
     assert_eq!(registry.next_expiry(), None);
+    registry.observe("docker", web(vec![]));
+    assert_eq!(departed(&registry.next(start + REMEMBERED_FOR).unwrap()), ["10.0.0.2"]);
+    registry.observe("docker", given_away("10.0.0.2"));
+    registry.observe("docker", Observation { endpoints: vec![], ..given_away("10.0.0.2") });
+    let released = registry.next(start + REMEMBERED_FOR).unwrap();
+    assert!(released.departed.is_empty(), "somebody outside the mesh has it now");
 }
 
 #[test]
 fn what_no_engine_lent_is_not_remembered() {
-    let check = |network: &str, remembered: bool| {
+    let check = |networks: &[&str], remembered: bool| {
         let now = Instant::now();
         let mut registry = registry("10.9.0.0/24", now);
         let mut observed = endpoint("c1", 1, "web", "10.0.0.1");
-        observed.endpoint.addresses[0].network = network.into();
+        let address = |(at, network): (usize, &&str)| NetworkAddress {
+            network: (*network).into(),
+            address: format!("10.0.0.{at}").parse().unwrap(),
+        };
+        observed.endpoint.addresses = networks.iter().enumerate().map(address).collect();
         registry.observe("docker", sees(vec![service("web", vec![])], vec![observed]));
         registry.next(now);
         registry.observe("docker", sees(vec![service("web", vec![])], vec![]));
-        assert_eq!(!registry.next(now).unwrap().departed.is_empty(), remembered, "{network:?}");
+        assert_eq!(!registry.next(now).unwrap().departed.is_empty(), remembered, "{networks:?}");
     };
-    check("net1", true);
-    check("host", false);
-    check("", false);
+    check(&["net1"], true);
+    check(&["net1", "net2"], true);
+    check(&["host"], false);
+    // The host, as two networks know it: by their gateways.
+    check(&["host", "net1", "net2"], false);
+    check(&[""], false);
 }
 
 #[test]

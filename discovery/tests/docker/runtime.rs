@@ -9,15 +9,20 @@ use mesh_core::model::endpoint::EndpointState::Draining;
 use mesh_core::model::names::Name;
 use mesh_core::model::replicas::{ReplicaId, ReplicaState, RuntimeKind, compose_label};
 use mesh_core::task::drain;
-use mesh_discovery::runtime::docker::{DockerRuntime, DockerSettings};
+use mesh_discovery::runtime::docker::{Announce, DockerRuntime, DockerSettings};
 use mesh_discovery::runtime::{ReplicaSpec, Runtime, RuntimeError, StopOrder};
 
 use super::fixture::{Bench, Shared};
 
 fn runtime(bench: &Bench) -> Arc<DockerRuntime> {
+    let provider = bench.announce.clone();
+    let announce = Announce::new(move |unit| {
+        provider.try_send(unit).unwrap();
+        Box::pin(std::future::ready(()))
+    });
     let settings = DockerSettings {
         labels: BTreeMap::from([("mesh.run".to_owned(), bench.run.clone())]),
-        announce: Some(bench.announce.clone()),
+        announce: Some(announce),
         drain_wait: Duration::from_millis(300),
     };
     Arc::new(DockerRuntime::new(bench.docker.clone(), settings))

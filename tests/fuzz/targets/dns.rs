@@ -17,7 +17,7 @@ static ZONE: LazyLock<Zone> = LazyLock::new(|| Zone::new("mesh.internal", None).
 fuzz_target!(|bytes: &[u8]| {
     let Some((first, packet)) = bytes.split_first() else { return };
     let transport = if first & 1 == 0 { Transport::Udp } else { Transport::Tcp };
-    let asker = Asker { transport, allowed: first & 2 == 0 };
+    let asker = Asker { transport, allowed: first & 2 == 0, source: None };
     let decision = respond(packet, asker, &ZONE, &SNAPSHOT, &mut fastrand::Rng::with_seed(u64::from(*first)));
     let replies = match decision.verdict {
         Verdict::Reply { bytes, .. } => vec![bytes],

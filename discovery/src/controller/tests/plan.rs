@@ -226,6 +226,14 @@ fn a_changed_configuration_is_rolled_out_one_by_one() {
         "replace t-web-2: its configuration changed",
         "- replace t-web-1: its configuration changed; one is replaced at a time",
     ]);
+    // The only one that serves goes on serving until those beside it do.
+    let alone = Case::new(WEB2).has("web", 1, RUNS).changed();
+    alone.expect(&[
+        "start t-web-2: 2 wanted, 1 there",
+        "- replace t-web-1: its configuration changed; waits until the others are ready",
+    ]);
+    let single = Case::new("  web: { command: [x] }\n").has("web", 1, RUNS).changed();
+    single.expect(&["replace t-web-1: its configuration changed"]);
     let mut more =
         Case::new("  web: { command: [x], deploy: { replicas: 3 } }\n").has("web", 1, RUNS).has("web", 2, RUNS);
     more.observed.iter_mut().for_each(|replica| replica.config_hash = Case::new(WEB2).hash("web"));
@@ -285,7 +293,7 @@ fn a_project_is_taken_down_from_its_users_on() {
 fn nothing_is_planned_where_nothing_is_known() {
     let mut case = Case::new(WEB2);
     case.unknown.insert(RuntimeKind::Process);
-    case.expect(&[]);
+    case.expect(&["- start t-web-1: waits until the process runtime says what runs"]);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! provider (version, list, inspect, events), so that it works behind a socket proxy that lets nothing else through.
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use thiserror::Error;
+use tokio::net::UnixStream;
 
 /// Where an engine listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -101,6 +103,9 @@ impl fmt::Display for EngineUrl {
 /// Why the engine cannot be talked to.
 #[derive(Debug, Error)]
 pub enum EngineError {
+    /// Nobody takes connections at its socket, or not from us: no engine runs here.
+    #[error("{url}: connect: {source}")]
+    Absent { url: String, source: io::Error },
     #[error("{url}: {operation}: {message}")]
     Failed { url: String, operation: &'static str, message: String },
     #[error("{url}: {operation}: no answer within {} s", ANSWER_TIMEOUT.as_secs())]
@@ -124,20 +129,11 @@ impl Engine {
     /// # Errors
     /// [`EngineError`] when it cannot be reached, or does not answer.
     pub async fn connect(url: &EngineUrl) -> Result<Self, EngineError> {
-        let failed = |error: bollard::errors::Error| EngineError::Failed {
-            url: url.to_string(),
-            operation: "connect",
-            message: describe(&error),
-        };
+        let failed = |error| EngineError::of(url, "connect", &error);
         let seconds = ANSWER_TIMEOUT.as_secs();
         let docker = match url {
             EngineUrl::Unix(path) => {
-                // The client's own message for a path that is not there says nothing of the path.
-                tokio::fs::metadata(path).await.map_err(|error| EngineError::Failed {
-                    url: url.to_string(),
-                    operation: "connect",
-                    message: error.to_string(),
-                })?;
+                knock(url, path).await?;
                 Docker::connect_with_unix(&url.to_string(), seconds, API_DEFAULT_VERSION)
             }
             EngineUrl::Tcp { host, port } => {
@@ -167,7 +163,34 @@ impl Engine {
 
     #[must_use]
     pub fn failed(&self, operation: &'static str, error: &bollard::errors::Error) -> EngineError {
-        EngineError::Failed { url: self.url.to_string(), operation, message: describe(error) }
+        EngineError::of(&self.url, operation, error)
+    }
+}
+
+impl EngineError {
+    /// The client has a patience of its own, which is as long as ours.
+    fn of(url: &EngineUrl, operation: &'static str, error: &bollard::errors::Error) -> Self {
+        let url = url.to_string();
+        match error {
+            bollard::errors::Error::RequestTimeoutError => Self::Silent { url, operation },
+            error => Self::Failed { url, operation, message: describe(error) },
+        }
+    }
+}
+
+/// Whether the socket takes connections. The client's own message for one that does not says nothing of the path, and does not
+/// tell an engine that is not there from one that does not answer.
+async fn knock(url: &EngineUrl, path: &Path) -> Result<(), EngineError> {
+    use io::ErrorKind::{ConnectionRefused, NotADirectory, NotFound, PermissionDenied};
+    let url = url.to_string();
+    match tokio::time::timeout(ANSWER_TIMEOUT, UnixStream::connect(path)).await {
+        Ok(Ok(_taken)) => Ok(()),
+        Ok(Err(source)) => match source.kind() {
+            ConnectionRefused | NotADirectory | NotFound | PermissionDenied => Err(EngineError::Absent { url, source }),
+            // A full queue of connections, for one.
+            _ => Err(EngineError::Failed { url, operation: "connect", message: source.to_string() }),
+        },
+        Err(_elapsed) => Err(EngineError::Silent { url, operation: "connect" }),
     }
 }
 

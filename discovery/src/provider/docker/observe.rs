@@ -7,7 +7,7 @@ mod service; // the members of a service agree on its ports and its policy
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -78,7 +78,23 @@ pub fn observe(containers: &Containers, scope: &Scope, drains: &DrainBook, now: 
         members.into_iter().map(|member| endpoint(member, drains, now)).collect();
     endpoints.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
     conditions.sort();
-    Observation { services, endpoints, workloads, conditions }
+    let foreign_addresses = foreign_addresses(containers, &endpoints);
+    Observation { services, endpoints, workloads, conditions, foreign_addresses, ..Observation::default() }
+}
+
+/// The addresses of containers that are no endpoints, and the host's own on each network: an endpoint that left may have had
+/// one of them, or its network another's range.
+fn foreign_addresses(containers: &Containers, endpoints: &[ObservedEndpoint]) -> BTreeSet<IpAddr> {
+    let own: BTreeSet<IpAddr> = endpoints
+        .iter()
+        .flat_map(|observed| &observed.endpoint.addresses)
+        .filter(|address| &*address.network != place::HOST_NETWORK)
+        .map(|address| address.address)
+        .collect();
+    let live = containers.values().filter(|container| matches!(container.phase, Phase::Running | Phase::Paused));
+    let attachments = live.flat_map(|container| container.attachments.values());
+    let addresses = attachments.flat_map(|attachment| std::iter::once(attachment.address).chain(attachment.gateway));
+    addresses.filter(|address| !own.contains(address)).collect()
 }
 
 /// The container as a member of its service, or none, with conditions that say why.

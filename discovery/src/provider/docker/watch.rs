@@ -24,7 +24,7 @@ use super::drain::{self, DrainBook};
 use super::metrics::{Metrics, Resync};
 use super::observe::{Containers, Scope, observe};
 use super::read::{Order, Seen, read};
-use crate::provider::{Observation, ObservationSender};
+use crate::provider::{Observation, ObservationSender, Sight};
 use event::{Hint, Kill};
 
 /// Everything is inspected again this often, whatever the events said.
@@ -108,6 +108,7 @@ impl Watch {
 
     pub(super) async fn run(mut self, mut announced: Option<mpsc::Receiver<Arc<str>>>, mut drain: Drain) {
         let mut backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX, fastrand::u64(..));
+        let mut warned: Option<String> = None;
         loop {
             let began = Instant::now();
             let end = tokio::select! {
@@ -117,9 +118,18 @@ impl Watch {
             let Err(End::Engine(error)) = end else { return };
             if began.elapsed() >= GOOD_SESSION {
                 backoff.reset();
+                warned = None;
             }
             let wait = backoff.next_wait();
-            tracing::warn!(engine = %self.url, error = %describe(&error), "engine lost; the last good list stays");
+            let kept = self.kept();
+            // An engine that is not there is not told anew with every try.
+            match Some(describe(&error)) {
+                error if error == warned => tracing::debug!(engine = %self.url, error, "still lost; {kept}"),
+                error => {
+                    tracing::warn!(engine = %self.url, error, "engine lost; {kept}");
+                    warned = error;
+                }
+            }
             self.metrics.failed();
             if self.tell(Some(&error)).await.is_err() {
                 return;
@@ -271,15 +281,25 @@ impl Watch {
             ));
         }
         if let Some(error) = lost {
-            let message = format!("{error}; the last good list stays");
+            let message = format!("{}; {}", describe(error), self.kept());
             observation.conditions.push(Condition::new("provider/docker", ConditionKind::ProviderUnavailable, message));
         }
+        observation.sight = match lost {
+            _ if self.listed => Sight::Seen,
+            Some(EngineError::Absent { .. }) => Sight::Absent,
+            Some(_) | None => Sight::Blind,
+        };
         if self.told.as_ref() == Some(&observation) {
             return Ok(());
         }
         self.log_news(&observation);
         self.told = Some(observation.clone());
         self.observations.send((NAME, observation)).await.map_err(|_| End::NobodyListens)
+    }
+
+    /// What holds while the engine does not answer.
+    fn kept(&self) -> &'static str {
+        if self.listed { "the last good list stays" } else { "nothing is known of its containers yet" }
     }
 
     /// Each condition is logged when it appears, not each time it is told.

@@ -312,3 +312,24 @@ fn the_version_is_the_labels_else_the_images() {
     let both = json!({"org.opencontainers.image.version": "1.27", "mesh.version": "2"});
     assert_eq!(only(&seen(vec![container("a", 1, labels(both))])).version.as_deref(), Some("2"));
 }
+
+#[test]
+fn addresses_of_others_are_told_and_our_own_are_not() {
+    let check = |containers: Vec<Container>, expected: &[&str]| {
+        let seen: Vec<String> = seen(containers).foreign_addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(seen, expected);
+    };
+    let outside = json!({"mesh.enable": "false"});
+    check(vec![container("web", 1, json!({}))], &["10.0.0.254"]);
+    check(
+        vec![container("web", 1, json!({})), container("out", 2, labels(outside.clone()))],
+        &["10.0.0.2", "10.0.0.254"],
+    );
+    // One that is on its way out has given its address back, or is about to.
+    let mut gone = labels(outside);
+    merge(&mut gone, json!({"State": {"Status": "exited", "Running": false}}));
+    check(vec![container("web", 1, json!({})), container("out", 2, gone)], &["10.0.0.254"]);
+    // The host's own address on the network is not lost to whoever is the host.
+    let host = json!({"HostConfig": {"NetworkMode": "host"}, "NetworkSettings": {"Networks": {"net": {"IPAddress": "", "Gateway": ""}}}});
+    check(vec![container("web", 1, json!({})), container("host", 2, host)], &[]);
+}
