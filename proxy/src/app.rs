@@ -153,12 +153,13 @@ impl App {
         listeners.open_first(&view.load().resources, &workers).map_err(|source| AppError::Bind { source })?;
         let handle = Handle { workers: workers.iter().map(WorkerThread::commands).collect() };
         let readiness = options.readiness;
-        let ambient = match options.capture {
+        let (ambient, resources) = match options.capture {
             Some(capture) => {
-                let started = Ambient::start(capture, handle, resources.clone(), &registry, &readiness);
-                Some(started.map_err(|source| AppError::Capture { source })?)
+                let started = Ambient::start(capture, handle, resources, &registry, &readiness);
+                let (ambient, seen) = started.map_err(|source| AppError::Capture { source })?;
+                (Some(ambient), seen)
             }
-            None => None,
+            None => (None, resources),
         };
         let drain_timeout = options.drain_timeout;
         Ok(Self {

@@ -9,4 +9,5 @@ mod in_process {
     mod protocols; // h1, h2, trailers, upgrades, bytes
     mod tls; // who may come in, by which version; certificates that change
     mod endings; // timeouts, cut bodies, drain, reload
+    mod metrics; // under which names all of it is counted
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use mesh_core::task::backoff::Backoff;
 use mesh_core::task::drain::{self, Drain, Drainer};
 use mesh_core::task::ready::NotReady;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 
 use super::metrics::{Counted, Metrics};
@@ -61,6 +61,8 @@ pub(super) struct Namespace {
     pub(super) metrics: Arc<Metrics>,
     /// Dropped when the first try is over.
     pub(super) not_ready: Option<Arc<NotReady>>,
+    /// Told then, too.
+    pub(super) settled: mpsc::UnboundedSender<NamespaceId>,
 }
 
 /// Why it ends.
@@ -82,7 +84,7 @@ struct Open {
 /// Carries one namespace to its end.
 pub(super) async fn run(mut namespace: Namespace) {
     let Some(mut open) = namespace.open().await else { return };
-    namespace.not_ready = None;
+    namespace.settle();
     let metrics = Arc::clone(&namespace.metrics);
     let end = namespace.hold(&mut open, Counted::new(&metrics)).await;
     namespace.give_back(open, end).await;
@@ -106,7 +108,7 @@ impl Namespace {
                 // The runtime is ending.
                 Err(_) => return None,
             };
-            self.not_ready = None;
+            self.settle();
             self.metrics.failed(&error);
             let retry_in = backoff.next_wait();
             let (namespace, source) = (self.id, &wanted.source);
@@ -124,6 +126,12 @@ impl Namespace {
                 () = self.redirecting.started() => return None,
             }
         }
+    }
+
+    fn settle(&mut self) {
+        self.not_ready = None;
+        // Whom it could concern has ended.
+        let _ = self.settled.send(self.id);
     }
 
     /// Hands the listeners to the workers.
