@@ -94,6 +94,9 @@ pub struct DemoArguments {
     /// Leave everything running at the end, until Ctrl-C
     #[arg(long)]
     pub keep: bool,
+    /// This is the demo's privileged container
+    #[arg(long, hide = true)]
+    pub inside: bool,
 }
 
 #[derive(Debug, Clone, Args)]

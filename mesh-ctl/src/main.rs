@@ -2,22 +2,27 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
-use mesh_ctl::args::Arguments;
+use mesh_ctl::args::{Arguments, Command, DemoArguments};
 use mesh_ctl::command;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => runtime.block_on(command::run(arguments)),
-        Err(error) => Err(anyhow::Error::new(error).context("the runtime cannot start")),
-    };
-    match outcome {
+    match run(arguments) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("mesh-ctl: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Command::Demo(DemoArguments { inside: true, .. }) = &arguments.command {
+        // Before there is a second thread.
+        command::demo::container::enter_host()?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.context("the runtime cannot start")?.block_on(command::run(arguments))
 }

@@ -29,6 +29,10 @@ use crate::demo::story::Story;
 use crate::demo::traffic::Traffic;
 use crate::embedded::{Mesh, Parts, engine};
 
+pub mod container; // once more, in a privileged container
+
+use container::Ended;
+
 /// The project's name: nobody else's, so that a `shop` of the user's own is left alone.
 const PROJECT: &str = "weft-shop";
 
@@ -51,9 +55,14 @@ enum Stage {
 /// # Errors
 /// When a part cannot start, or the mesh breaks off. What the demo has to show and did not is an exit code of 1.
 pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
-    println!("Weft demo: a shop of three services, meshed, under load, with things going wrong.");
+    if !arguments.inside {
+        println!("Weft demo: a shop of three services, meshed, under load, with things going wrong.");
+    }
     log::init("warn");
-    let stage = choose(arguments.runtime).await?;
+    let stage = match choose(&arguments).await? {
+        Chosen::Stage(stage) => stage,
+        Chosen::Ended(code) => return Ok(code),
+    };
     let state_dir = state_dir()?;
     sweep_earlier(&stage, &state_dir).await?;
     let mesh = Mesh::start(parts(&stage, &state_dir)).await?;
@@ -94,30 +103,42 @@ fn conclude(facts: &Facts) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn choose(choice: RuntimeChoice) -> anyhow::Result<Stage> {
-    if choice == RuntimeChoice::Process {
+/// What the demo runs on; or it has run already, in a container.
+enum Chosen {
+    Stage(Stage),
+    Ended(ExitCode),
+}
+
+async fn choose(arguments: &DemoArguments) -> anyhow::Result<Chosen> {
+    if arguments.runtime == RuntimeChoice::Process {
         println!("The services are local processes, as asked for.");
-        return Ok(Stage::Process);
+        return Ok(Chosen::Stage(Stage::Process));
     }
-    let usable = match engine::connect(None).await {
-        Ok(engine) => engine::cannot_capture().await.map_or(Ok(engine), Err),
-        Err(reason) => Err(reason),
+    let reason = match engine::connect(None).await {
+        Ok(engine) => match engine::cannot_capture().await {
+            None => {
+                println!("The services are containers on {}.", engine.url);
+                return Ok(Chosen::Stage(Stage::Docker(engine)));
+            }
+            Some(_) if arguments.inside => return Ok(Chosen::Ended(ExitCode::from(container::CANNOT_CAPTURE))),
+            Some(reason) => {
+                println!("The mesh runs in one privileged container of its own image: {reason}.");
+                match container::run(&engine.docker, arguments).await {
+                    Ok(Ended::Ran(code)) => return Ok(Chosen::Ended(code)),
+                    Ok(Ended::CannotCapture) => format!("{reason}, and a privileged container cannot do it either"),
+                    Err(error) => format!("{reason}, and in a container: {error:#}"),
+                }
+            }
+        },
+        Err(reason) => reason,
     };
-    match (usable, choice) {
-        (Ok(engine), _) => {
-            println!("The services are containers on {}.", engine.url);
-            Ok(Stage::Docker(engine))
-        }
-        (Err(reason), RuntimeChoice::Docker) => bail!(
+    if arguments.runtime == RuntimeChoice::Docker {
+        bail!(
             "--runtime docker: {reason}. Start an engine and run as root, or take local processes with --runtime process"
-        ),
-        (Err(reason), _) => {
-            println!(
-                "The services are local processes: {reason}. For containers, start a Docker engine and run as root."
-            );
-            Ok(Stage::Process)
-        }
+        );
     }
+    println!("The services are local processes: {reason}. For containers, start a Docker engine and run as root.");
+    Ok(Chosen::Stage(Stage::Process))
 }
 
 /// Where the demo keeps what it must find again: for root below /var/lib/mesh, else below the user's state folder.
@@ -246,7 +267,9 @@ async fn kill_replica(stage: &Stage, victim: &ReplicaStatus) -> anyhow::Result<(
 
 /// The shop, with its services made of this very binary.
 async fn project(stage: &Stage) -> anyhow::Result<Project> {
+    // In a container this path leads nowhere, while the file that runs can always be read.
     let own = std::env::current_exe().context("this binary does not know its own path")?;
+    let readable = if own.exists() { own.clone() } else { PathBuf::from("/proc/self/exe") };
     let mut environment = BTreeMap::new();
     let runtime = match stage {
         Stage::Process => {
@@ -256,7 +279,7 @@ async fn project(stage: &Stage) -> anyhow::Result<Project> {
         Stage::Docker(engine) => {
             println!("\nBuilding the image {IMAGE} (FROM scratch) out of {}.", own.display());
             let labels = BTreeMap::from([(RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())]);
-            image_from_binary(&engine.docker, IMAGE, &own, &[], &labels).await?;
+            image_from_binary(&engine.docker, IMAGE, &readable, &[], &labels).await?;
             environment.insert("SHOP_IMAGE".to_owned(), IMAGE.to_owned());
             RuntimeKind::Docker
         }
