@@ -189,7 +189,7 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted:
 
     // TLS, where the listener wants it; the handshake settles the protocol.
     if let Some(wanted) = &arrival.tls {
-        let Some(stream) = handshake(worker, tls, wanted, stream, peer, arrival.limits.header_timeout).await else {
+        let Some(stream) = handshake(worker, tls, wanted, &arrival, stream, peer).await else {
             return ConnectionEnd::TlsFailed;
         };
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -216,19 +216,21 @@ async fn handshake(
     worker: &Worker,
     shared: &SharedTls,
     wanted: &TlsServer,
+    arrival: &Arrival,
     stream: TcpStream,
     peer: SocketAddr,
-    timeout: Duration,
 ) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
     let failed = |error: &str| {
         worker.metrics.tls_handshake_failures.increase();
         tracing::info!(%peer, error, certificate = %wanted.certificate.display(), "a TLS handshake failed");
         None
     };
-    let config: Option<Arc<ServerConfig>> =
-        shared.load().iter().find(|(tls, _)| tls == wanted).map(|(_, config)| Arc::clone(config));
+    let configs = shared.load();
+    let found = configs.iter().find(|(one, _)| one.is_by(arrival.protocol, wanted));
+    let config: Option<Arc<ServerConfig>> = found.map(|(_, config)| Arc::clone(config));
+    drop(configs);
     let Some(config) = config else { return failed("its certificate cannot be used") };
-    match tokio::time::timeout(timeout, TlsAcceptor::from(config).accept(stream)).await {
+    match tokio::time::timeout(arrival.limits.header_timeout, TlsAcceptor::from(config).accept(stream)).await {
         Ok(Ok(stream)) => {
             worker.metrics.tls_handshakes.increase();
             Some(stream)

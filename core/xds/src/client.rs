@@ -166,7 +166,10 @@ impl Session {
             refused.extend(self.take(kind, response.resources, &response.removed_resources));
             self.follow_references();
         }
+        // What had not come yet when this was kept was not served either, and a server that is down never sends it.
+        let was_impatient = std::mem::replace(&mut self.impatient, true);
         self.publish();
+        self.impatient = was_impatient;
         refused
     }
 

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource, ResourceError,
+    ResourceName,
 };
 use envoy_types::pb::google::rpc::Status;
 use thiserror::Error;
@@ -29,6 +30,9 @@ const RETAINED_MAX: usize = 4096;
 
 /// Names one client may ask for, of one kind.
 const NAMES_MAX: usize = 16_384;
+
+/// `NOT_FOUND` of `google.rpc.Code`.
+const NOT_FOUND: i32 = 5;
 
 /// Which variant of the protocol the stream speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +71,8 @@ pub struct Response {
     pub nonce: String,
     pub version: Arc<str>,
     pub resources: Vec<Arc<Packed>>,
-    /// Names that are no more; only delta has a word for it.
+    /// Names that are no more, or never were. In the state of the world, where leaving out says as much of what came by
+    /// wildcard, those alone that the client asked for by name.
     pub removed: Vec<Arc<str>>,
 }
 
@@ -198,11 +203,14 @@ impl Session {
         if !subscription.requested {
             return None;
         }
-        let (changed, removed) = subscription.differences(&wanted);
+        let (changed, mut removed) = subscription.differences(&wanted);
         let full = self.flavor == Flavor::StateOfTheWorld && kind.is_full_state();
         let silent = self.flavor == Flavor::StateOfTheWorld && !kind.is_full_state();
         let due =
             if silent { !changed.is_empty() } else { subscription.owed || !(changed.is_empty() && removed.is_empty()) };
+        if self.flavor == Flavor::StateOfTheWorld {
+            removed.retain(|name| subscription.names.contains(name));
+        }
         let version = version_of_all(wanted.values().flatten());
         let resources = if full { wanted.values().flatten().cloned().collect() } else { changed };
         subscription.told =
@@ -265,11 +273,22 @@ impl Response {
         }
     }
 
+    /// What does not exist is an error of its own in it: a client that merely misses a name it has just asked for must take
+    /// the response for an answer to an earlier question, and waits (gRPC: 15 s). Clients that do not know the field skip it.
     #[must_use]
     pub fn into_sotw(self) -> DiscoveryResponse {
+        let missing = |name: &Arc<str>| ResourceError {
+            resource_name: Some(ResourceName { name: name.to_string(), ..ResourceName::default() }),
+            error_detail: Some(Status {
+                code: NOT_FOUND,
+                message: format!("the mesh has no {name}"),
+                ..Status::default()
+            }),
+        };
         DiscoveryResponse {
             version_info: self.version.to_string(),
             resources: self.resources.iter().map(|one| one.body.clone()).collect(),
+            resource_errors: self.removed.iter().map(missing).collect(),
             type_url: self.kind.type_url().to_owned(),
             nonce: self.nonce,
             ..DiscoveryResponse::default()

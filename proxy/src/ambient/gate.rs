@@ -14,24 +14,37 @@ use tokio::time::Instant;
 /// How long one waits at most. A capture takes some tens of milliseconds, on a busy machine some hundreds.
 pub(super) const WAIT_MAX: Duration = Duration::from_secs(3);
 
-/// Containers of this host, and whether they wait.
+/// Endpoints, and whether they wait.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    /// Until when; none: no more.
+    /// Until when; none: not, or no more.
     waiting: BTreeMap<EndpointId, Option<Instant>>,
 }
 
 impl Gate {
-    /// What the map names now: those that are new begin to wait.
-    pub(super) fn follow(&mut self, map: &CaptureMap, now: Instant) {
-        let named: BTreeSet<&EndpointId> = map.workloads.iter().map(|workload| &workload.id).collect();
-        self.waiting.retain(|id, _| named.contains(id));
-        for id in named {
-            self.waiting.entry(id.clone()).or_insert(Some(now + WAIT_MAX));
+    /// What is told now. Those begin to wait that are new: containers of this host, and endpoints that the map does not name yet,
+    /// which may turn out to be such.
+    pub(super) fn follow(&mut self, resources: &Resources, map: &CaptureMap, now: Instant) {
+        let endpoints = resources.assignments.values().flat_map(|assignment| &assignment.endpoints);
+        let of_this_host: BTreeSet<&EndpointId> = map.workloads.iter().map(|workload| &workload.id).collect();
+        let elsewhere: BTreeSet<&EndpointId> = map
+            .addresses
+            .iter()
+            .filter_map(|at| at.endpoint.as_ref())
+            .filter(|id| !of_this_host.contains(id))
+            .collect();
+        let all: BTreeSet<&EndpointId> = endpoints.map(|target| &target.id).chain(of_this_host).collect();
+        self.waiting.retain(|id, _| all.contains(id));
+        for id in all {
+            let until = (!elsewhere.contains(id)).then(|| now + WAIT_MAX);
+            let known = self.waiting.entry(id.clone()).or_insert(until);
+            if until.is_none() {
+                *known = None;
+            }
         }
     }
 
-    /// Those that `is_settled` are captured, or never will be; they wait no more.
+    /// Containers of this host that are captured, or never will be, wait no more.
     pub(super) fn settle(&mut self, map: &CaptureMap, is_settled: impl Fn(&str) -> bool) {
         for workload in map.workloads.iter().filter(|workload| is_settled(&workload.namespace_path)) {
             self.waiting.insert(workload.id.clone(), None);
@@ -82,8 +95,9 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use mesh_core::model::endpoint::CaptureMode;
     use mesh_core::model::names::{Name, ServiceId};
-    use mesh_core::model::resource::CaptureWorkload;
+    use mesh_core::model::resource::{CaptureWorkload, CapturedAddress};
 
     use super::*;
 
@@ -91,7 +105,8 @@ mod tests {
         EndpointId::new(unit, 1)
     }
 
-    fn map(units: &[&str]) -> CaptureMap {
+    /// Containers of this host, and endpoints elsewhere.
+    fn map(units: &[&str], elsewhere: &[&str]) -> CaptureMap {
         let service = ServiceId::new(Name::new("web").unwrap(), Name::new("shop").unwrap());
         let workload = |unit: &&str| CaptureWorkload {
             id: id(unit),
@@ -100,8 +115,21 @@ mod tests {
             namespace_path: format!("/{unit}").into(),
             networks: Vec::new(),
         };
-        let workloads = units.iter().map(workload).collect();
-        CaptureMap { virtual_ip_range: "240.240.0.0/16".parse().unwrap(), workloads, addresses: Vec::new() }
+        let address = |unit: &&str| CapturedAddress {
+            address: "10.0.0.1".parse().unwrap(),
+            network: "front".into(),
+            service: service.clone(),
+            endpoint: Some(id(unit)),
+            mode: CaptureMode::Auto,
+            ports: Vec::new(),
+            own_names: Vec::new(),
+            service_names: Vec::new(),
+        };
+        CaptureMap {
+            virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
+            workloads: units.iter().map(workload).collect(),
+            addresses: units.iter().chain(elsewhere).map(address).collect(),
+        }
     }
 
     /// One cluster of ready endpoints.
@@ -121,37 +149,53 @@ mod tests {
         Arc::new(Resources { assignments, ..Resources::default() })
     }
 
-    fn ready(resources: &Resources) -> Vec<&str> {
-        let endpoints = resources.assignments["web"].endpoints.iter();
-        endpoints.filter(|target| target.state == EndpointState::Ready).map(|target| &*target.id.unit).collect()
+    /// The endpoints that take requests.
+    fn ready(gate: &Gate, told: &Arc<Resources>) -> String {
+        let seen = gate.hold_back(told);
+        let endpoints = seen.assignments["web"].endpoints.iter();
+        let ready = endpoints.filter(|target| target.state == EndpointState::Ready);
+        ready.map(|target| &*target.id.unit).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn a_new_one_waits_until_it_is_captured_or_the_time_is_up() {
         let now = Instant::now();
         let mut gate = Gate::default();
-        gate.follow(&map(&["a"]), now);
-        gate.settle(&map(&["a"]), |path| path == "/a");
-        gate.follow(&map(&["a", "b", "c"]), now);
-        let told = resources(&["a", "b", "c", "elsewhere"]);
-        assert_eq!(ready(&gate.hold_back(&told)), ["a", "elsewhere"]);
-        gate.settle(&map(&["a", "b", "c"]), |path| path == "/b");
-        assert_eq!(ready(&gate.hold_back(&told)), ["a", "b", "elsewhere"]);
+        let told = resources(&["a", "b", "c", "far"]);
+        gate.follow(&told, &map(&["a"], &["b", "c", "far"]), now);
+        gate.settle(&map(&["a"], &[]), |path| path == "/a");
+        let three = map(&["a", "d", "e"], &["far"]);
+        let told = resources(&["a", "d", "e", "far"]);
+        gate.follow(&told, &three, now);
+        assert_eq!(ready(&gate, &told), "a far");
+        gate.settle(&three, |path| path == "/d");
+        assert_eq!(ready(&gate, &told), "a d far");
         assert_eq!(gate.deadline(), Some(now + WAIT_MAX));
         gate.expire(now + WAIT_MAX);
-        assert_eq!(ready(&gate.hold_back(&told)).len(), 4);
+        assert_eq!(ready(&gate, &told), "a d e far");
         assert_eq!(gate.deadline(), None);
         // One that comes again is new again.
-        gate.follow(&map(&["b"]), now);
-        gate.follow(&map(&["a", "b"]), now);
-        assert_eq!(ready(&gate.hold_back(&told)), ["b", "c", "elsewhere"]);
+        gate.follow(&resources(&["far"]), &map(&[], &["far"]), now);
+        gate.follow(&told, &three, now);
+        assert_eq!(ready(&gate, &told), "far");
+    }
+
+    #[test]
+    fn one_that_the_map_does_not_name_yet_waits_too() {
+        let now = Instant::now();
+        let mut gate = Gate::default();
+        let told = resources(&["far", "new"]);
+        gate.follow(&told, &map(&[], &["far"]), now);
+        assert_eq!(ready(&gate, &told), "far");
+        gate.follow(&told, &map(&[], &["far", "new"]), now);
+        assert_eq!(ready(&gate, &told), "far new", "it is none of this host");
     }
 
     #[test]
     fn nobody_waits_where_nobody_takes_its_place() {
         let mut gate = Gate::default();
-        gate.follow(&map(&["a", "b"]), Instant::now());
         let told = resources(&["a", "b"]);
+        gate.follow(&told, &map(&["a", "b"], &[]), Instant::now());
         assert!(Arc::ptr_eq(&gate.hold_back(&told), &told));
     }
 }

@@ -203,7 +203,7 @@ impl Supervisor {
         let map = resources.capture.clone();
         // What has nothing to do with captures does not wait for them.
         if let Some(map) = &map {
-            self.gate.follow(map, Instant::now());
+            self.gate.follow(&resources, map, Instant::now());
         }
         self.show(&resources);
         let Some((map, virtual_ips)) = map.as_deref().and_then(|map| Some((map, ipv4(map.virtual_ip_range)?))) else {

@@ -25,11 +25,11 @@ pub enum TlsError {
     Server { certificate: PathBuf, key: PathBuf, source: rustls::Error },
 }
 
-/// What a TLS listener serves with.
+/// What a TLS listener serves with. With `offers_http`, clients may settle the version of HTTP in the handshake.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
-pub fn load(tls: &TlsServer) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn load(tls: &TlsServer, offers_http: bool) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let certificates = certificates(&tls.certificate)?;
     let key =
@@ -51,7 +51,9 @@ pub fn load(tls: &TlsServer) -> Result<Arc<ServerConfig>, TlsError> {
         }
     };
     let mut config = builder.with_single_cert(certificates, key).map_err(server)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if offers_http {
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    }
     Ok(Arc::new(config))
 }
 

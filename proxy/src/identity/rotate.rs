@@ -5,14 +5,45 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use mesh_core::model::resource::{Resources, TlsServer};
+use mesh_core::model::protocol::ListenProtocol;
+use mesh_core::model::resource::{Listener, Resources, TlsServer};
 use rustls::ServerConfig;
 
 use super::held::{TlsError, load};
 use crate::error::chain;
 
-/// What is served with, by what is configured. There are few.
-pub type TlsConfigs = Vec<(TlsServer, Arc<ServerConfig>)>;
+/// What is served with, by what is wanted. There are few.
+pub type TlsConfigs = Vec<(Wanted, Arc<ServerConfig>)>;
+
+/// What a listener wants of TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    tls: TlsServer,
+    /// Whether versions of HTTP are offered (ALPN). A listener for bytes offers nothing: what is spoken in them is between the
+    /// client and the service, and an offer of ours would promise an h2 that the service may not speak, or turn away a client
+    /// that asks for something else (RFC 7301 section 3.2).
+    offers_http: bool,
+}
+
+impl Wanted {
+    /// Whether it is what a listener of that protocol with these files wants.
+    #[must_use]
+    pub fn is_by(&self, protocol: ListenProtocol, tls: &TlsServer) -> bool {
+        self.offers_http == offers_http(protocol) && self.tls == *tls
+    }
+
+    fn of(listener: &Listener) -> Option<Self> {
+        Some(Self { tls: listener.tls.clone()?, offers_http: offers_http(listener.protocol) })
+    }
+
+    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        load(&self.tls, self.offers_http)
+    }
+}
+
+fn offers_http(protocol: ListenProtocol) -> bool {
+    protocol != ListenProtocol::Tcp
+}
 
 /// The swap that workers read.
 pub type SharedTls = Arc<ArcSwap<TlsConfigs>>;
@@ -24,7 +55,7 @@ pub struct Rotation {
 }
 
 struct Watched {
-    tls: TlsServer,
+    wanted: Wanted,
     /// Of the files when they were last read, well or not.
     stamps: [Stamp; 3],
     config: Option<Arc<ServerConfig>>,
@@ -54,21 +85,21 @@ impl Rotation {
     /// # Errors
     /// The first file that cannot be used; its listener refuses handshakes until it can.
     pub fn follow(&mut self, resources: &Resources) -> Result<(), TlsError> {
-        let mut wanted: Vec<TlsServer> = Vec::new();
-        for tls in resources.listeners.values().filter_map(|listener| listener.tls.as_ref()) {
-            if !wanted.contains(tls) {
-                wanted.push(tls.clone());
+        let mut all: Vec<Wanted> = Vec::new();
+        for wanted in resources.listeners.values().filter_map(|listener| Wanted::of(listener)) {
+            if !all.contains(&wanted) {
+                all.push(wanted);
             }
         }
-        self.wanted.retain(|watched| wanted.contains(&watched.tls));
+        self.wanted.retain(|watched| all.contains(&watched.wanted));
         let mut result = Ok(());
-        for tls in wanted {
-            if self.wanted.iter().any(|watched| watched.tls == tls) {
+        for wanted in all {
+            if self.wanted.iter().any(|watched| watched.wanted == wanted) {
                 continue;
             }
-            let (stamps, loaded) = (stamps(&tls), load(&tls));
+            let (stamps, loaded) = (stamps(&wanted.tls), wanted.load());
             let config = loaded.map_err(|error| result = Err(error)).ok();
-            self.wanted.push(Watched { tls, stamps, config });
+            self.wanted.push(Watched { wanted, stamps, config });
         }
         self.publish();
         result
@@ -78,13 +109,13 @@ impl Rotation {
     pub fn check(&mut self) {
         let mut changed = false;
         for watched in &mut self.wanted {
-            let now = stamps(&watched.tls);
+            let now = stamps(&watched.wanted.tls);
             if now == watched.stamps {
                 continue;
             }
             watched.stamps = now;
-            let certificate = watched.tls.certificate.display();
-            match load(&watched.tls) {
+            let certificate = watched.wanted.tls.certificate.display();
+            match watched.wanted.load() {
                 Ok(config) => {
                     tracing::info!(%certificate, "a certificate changed on disk and is served from now on");
                     watched.config = Some(config);
@@ -101,7 +132,7 @@ impl Rotation {
     }
 
     fn publish(&self) {
-        let usable = |watched: &Watched| Some((watched.tls.clone(), watched.config.clone()?));
+        let usable = |watched: &Watched| Some((watched.wanted.clone(), watched.config.clone()?));
         self.shared.store(Arc::new(self.wanted.iter().filter_map(usable).collect()));
     }
 }

@@ -80,8 +80,10 @@ impl Session {
         self.assemble_clusters(before, &mut now, &mut waiting);
         self.assemble_tables(before, &mut now, &mut waiting);
         self.assemble_listeners(before, &mut now, &mut waiting);
-        // Whoever is captured needs something to answer him, so what to capture changes only when all else is whole.
-        now.capture = if waiting.is_empty() {
+        // Whoever is captured needs something to answer him, so what to capture changes only when all else is whole; but where
+        // nothing more is waited for, capturing for what is whole is better than for nothing.
+        let is_first = self.impatient && before.capture.is_none();
+        now.capture = if waiting.is_empty() || is_first {
             self.capture().map(|map| reuse(before.capture.as_ref(), map.clone()))
         } else {
             before.capture.clone()

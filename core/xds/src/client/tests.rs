@@ -313,6 +313,22 @@ fn a_cache_brings_back_what_was_published() {
 }
 
 #[test]
+fn a_cache_that_is_not_whole_brings_back_what_is() {
+    let mut session = Session::new(true);
+    session.connected(Node::default());
+    session.response(response(Kind::Cluster, "1", vec![packed_cluster("a"), packed_cluster("b")]));
+    session.response(response(Kind::Assignment, "2", vec![encode::assignment::assignment(&assignment("a", 1))]));
+    session.response(response(Kind::Listener, "3", Vec::new()));
+    session.response(response(Kind::Capture, "4", vec![encode::capture(&capture(1))]));
+    assert!(session.published().is_none(), "a control plane that is there is waited for");
+    let mut restored = Session::new(true);
+    assert!(restored.restore(session.wire()).is_empty());
+    let published = restored.published().expect("one that may be down is not");
+    assert_eq!(published.clusters.keys().collect::<Vec<_>>(), [&Arc::from("a")]);
+    assert_eq!(published.capture.as_deref(), Some(&capture(1)));
+}
+
+#[test]
 fn timeouts_of_another_control_plane_are_found_in_its_routes() {
     let mut foreign = packed_cluster("a");
     let mut message = envoy_types::pb::envoy::config::cluster::v3::Cluster::decode(&foreign.body.value[..]).unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc::Status;
 
-use super::{Flavor, RequestError, Response, Session, Verdict};
+use super::{Flavor, NOT_FOUND, RequestError, Response, Session, Verdict};
 use crate::kind::Kind;
 use crate::packed::{Packed, ResourceSet};
 
@@ -220,8 +220,30 @@ fn the_state_of_the_world_tells_a_named_listener_that_is_not_there() {
     let mut session = Session::new(Flavor::StateOfTheWorld, set("lds/l=1 +lds/api=1"));
     let first = sotw(&mut session, Kind::Listener, &["nobody"], "");
     assert_eq!(told(&first), "lds -nobody", "an answer without it says that it does not exist");
+    let error = &first[0].clone().into_sotw().resource_errors[0];
+    assert_eq!(error.resource_name.as_ref().unwrap().name, "nobody");
+    let status = error.error_detail.as_ref().unwrap();
+    assert_eq!((status.code, status.message.as_str()), (NOT_FOUND, "the mesh has no nobody"));
     let second = sotw(&mut session, Kind::Listener, &["nobody", "api"], &first[0].nonce);
     assert_eq!(second[0].resources.len(), 1);
+    assert!(second[0].clone().into_sotw().resource_errors.is_empty(), "a client remembers what it was told");
     assert!(sotw(&mut session, Kind::Listener, &[], &second[0].nonce).is_empty(), "no name is no longer a wildcard");
     assert!(session.update(set("lds/l=2 +lds/api=2")).is_empty());
+}
+
+#[test]
+fn the_state_of_the_world_leaves_out_what_a_wildcard_no_longer_brings() {
+    let mut session = Session::new(Flavor::StateOfTheWorld, set("lds/l=1 lds/m=1"));
+    let first = sotw(&mut session, Kind::Listener, &[], "");
+    sotw(&mut session, Kind::Listener, &[], &first[0].nonce);
+    let second = session.update(set("lds/l=1"));
+    assert_eq!(told(&second), "lds l=1", "nobody asked for m, so its end is no error");
+}
+
+#[test]
+fn the_end_of_a_named_listener_is_told_in_the_state_of_the_world() {
+    let mut session = Session::new(Flavor::StateOfTheWorld, set("+lds/api=1"));
+    let first = sotw(&mut session, Kind::Listener, &["api"], "");
+    assert!(sotw(&mut session, Kind::Listener, &["api"], &first[0].nonce).is_empty());
+    assert_eq!(told(&session.update(set(""))), "lds -api");
 }
