@@ -1,7 +1,7 @@
 //! Step 1 of a container event: who says what runs. A provider never tells a change; it tells everything it sees, each time
 //! whole, and the registry finds out what changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use mesh_core::model::endpoint::Endpoint;
 use mesh_core::model::names::{EndpointId, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::service::ServicePort;
-use mesh_core::model::snapshot::Workload;
+use mesh_core::model::snapshot::{Arriving, Workload};
 use tokio::sync::mpsc;
 
 pub mod docker; // the engine
@@ -68,6 +68,8 @@ pub struct Observation {
     /// Addresses that belong to others than its endpoints: containers outside the mesh, gateways of networks. Whoever had
     /// one of them before has it no more.
     pub foreign_addresses: BTreeSet<IpAddr>,
+    /// Addresses that endpoints will have in an instant.
+    pub arriving: BTreeMap<IpAddr, Arriving>,
     pub sight: Sight,
 }
 

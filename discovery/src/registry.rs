@@ -145,9 +145,13 @@ impl Registry {
             }
         }
         self.departed.update(&self.snapshot, &merged.endpoints, &merged.foreign_addresses, now);
+        let arriving = merge::not_there_yet(merged.arriving, &services, &merged.endpoints);
+        let mut departed = self.departed.known_to(&services);
+        departed.retain(|address, _| !arriving.contains_key(address));
         let mut next = Snapshot {
             number: self.snapshot.number,
-            departed: self.departed.known_to(&services),
+            departed,
+            arriving,
             services,
             endpoints: merged.endpoints,
             workloads: merged.workloads,

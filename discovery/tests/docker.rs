@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 type Test = fn(&fixture::Shared);
 
-const TESTS: [(&str, Test); 16] = [
+const TESTS: [(&str, Test); 17] = [
     ("provider::a_container_is_found_on_both_its_networks", provider::a_container_is_found_on_both_its_networks),
     (
         "provider::a_typo_is_a_condition_on_that_container_alone",
@@ -37,6 +37,7 @@ const TESTS: [(&str, Test); 16] = [
     ("provider::paused_is_not_ready", provider::paused_is_not_ready),
     ("provider::a_shared_network_is_the_owners", provider::a_shared_network_is_the_owners),
     ("provider::one_offs_are_nobodys_endpoints", provider::one_offs_are_nobodys_endpoints),
+    ("provider::an_address_is_told_before_its_container_runs", provider::an_address_is_told_before_its_container_runs),
     ("provider::a_restart_is_another_life", provider::a_restart_is_another_life),
     ("provider::a_cut_stream_costs_nothing_but_a_resync", provider::a_cut_stream_costs_nothing_but_a_resync),
     ("runtime::a_replica_lives_from_start_to_remove", runtime::a_replica_lives_from_start_to_remove),

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use super::condition::Condition;
 use super::endpoint::{Endpoint, EndpointState};
-use super::names::{Name, ServiceId};
+use super::names::{EndpointId, Name, ServiceId};
 use super::service::Service;
 
 /// A place whose outgoing connections can be captured: one container's network namespace, seen from the host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workload {
     /// Container id and start, as the endpoint has it.
-    pub id: super::names::EndpointId,
+    pub id: EndpointId,
     pub name: Arc<str>,
     /// Whose calls these are; the same service as its endpoint's, for a container that serves.
     pub service: ServiceId,
@@ -21,6 +21,16 @@ pub struct Workload {
     pub namespace_path: Arc<str>,
     /// Ids of the networks it is on.
     pub networks: BTreeSet<Arc<str>>,
+}
+
+/// Whose an address is that no endpoint has yet: a container is about to start with it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Arriving {
+    /// Container id, and 0 for a start that has not been.
+    pub id: EndpointId,
+    pub service: ServiceId,
+    /// Id of the network it has the address on.
+    pub network: Arc<str>,
 }
 
 /// The catalogue at one moment.
@@ -33,6 +43,8 @@ pub struct Snapshot {
     pub endpoints: BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
     /// Addresses of endpoints that left, still known as their service's.
     pub departed: BTreeMap<IpAddr, ServiceId>,
+    /// Addresses of endpoints to be.
+    pub arriving: BTreeMap<IpAddr, Arriving>,
     pub workloads: Vec<Arc<Workload>>,
     pub conditions: BTreeSet<Condition>,
 }
@@ -61,7 +73,7 @@ impl Snapshot {
     /// What must hold of every snapshot; run after each change in debug builds.
     ///
     /// # Panics
-    /// When an endpoint's service is unknown, two services share a virtual IP, or a departed address is alive again.
+    /// When an endpoint's service is unknown, two services share a virtual IP, or a departed or arriving address is alive.
     pub fn check_invariants(&self) {
         let virtual_ips: BTreeSet<_> = self.services.values().map(|service| service.virtual_ip).collect();
         assert_eq!(virtual_ips.len(), self.services.len(), "two services share a virtual IP");
@@ -73,6 +85,8 @@ impl Snapshot {
                 for address in &endpoint.addresses {
                     let departed = self.departed.contains_key(&address.address);
                     assert!(!departed, "{} of {} counts as departed", address.address, endpoint.id);
+                    let arriving = self.arriving.contains_key(&address.address);
+                    assert!(!arriving, "{} of {} counts as arriving", address.address, endpoint.id);
                 }
             }
         }

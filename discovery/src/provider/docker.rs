@@ -5,6 +5,7 @@
 pub mod client; // the way to the engine: URL, transport, API version
 pub mod inspect; // its answer about one container, as what matters to us (pure)
 pub mod drain; // who is on the way out (pure)
+pub mod arrive; // who is on the way in
 pub mod observe; // containers to services, endpoints, workloads, conditions (pure)
 mod read; // one look at the engine
 mod watch; // when to look, and what is told

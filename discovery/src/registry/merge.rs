@@ -10,8 +10,8 @@ use mesh_core::model::endpoint::{Endpoint, EndpointState};
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::Protocol;
-use mesh_core::model::service::ServicePort;
-use mesh_core::model::snapshot::Workload;
+use mesh_core::model::service::{Service, ServicePort};
+use mesh_core::model::snapshot::{Arriving, Workload};
 
 use crate::provider::{
     Observation, ObservedEndpoint, ObservedService, ProbeTarget, ProviderName, ReadySource, Verdict, file,
@@ -38,6 +38,8 @@ pub struct Merged {
     pub conditions: BTreeSet<Condition>,
     /// Addresses that belong to nobody above.
     pub foreign_addresses: BTreeSet<IpAddr>,
+    /// Addresses that endpoints will have in an instant.
+    pub arriving: BTreeMap<IpAddr, Arriving>,
 }
 
 /// Unites what the providers see. Where two disagree the earlier one holds (by name of the provider, then by its own order),
@@ -78,6 +80,7 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
         }
         merged.conditions.extend(observation.conditions.iter().cloned());
         merged.foreign_addresses.extend(&observation.foreign_addresses);
+        merged.arriving.extend(observation.arriving.iter().map(|(address, arriving)| (*address, arriving.clone())));
     }
     for service in merged.services.values_mut() {
         service.ports.sort_by(|a, b| (a.port, &a.name).cmp(&(b.port, &b.name)));
@@ -89,6 +92,19 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
     merged.endpoints = endpoints.into_iter().map(|(id, list)| (id, list.into_values().collect())).collect();
     merged.workloads = workloads.into_values().collect();
     merged
+}
+
+/// What is still to come, of services that are known: the first of a service is nobody's replacement.
+#[must_use]
+pub fn not_there_yet(
+    mut arriving: BTreeMap<IpAddr, Arriving>,
+    services: &BTreeMap<ServiceId, Arc<Service>>,
+    endpoints: &BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
+) -> BTreeMap<IpAddr, Arriving> {
+    let all = endpoints.values().flat_map(|list| list.iter()).flat_map(|endpoint| &endpoint.addresses);
+    let alive: BTreeSet<IpAddr> = all.map(|address| address.address).collect();
+    arriving.retain(|address, one| services.contains_key(&one.service) && !alive.contains(address));
+    arriving
 }
 
 /// Where to knock for the first accept; none where somebody states the readiness, or nothing listens.

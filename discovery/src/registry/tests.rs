@@ -7,6 +7,7 @@ use mesh_core::model::names::Name;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::Protocol;
 use mesh_core::model::service::ServicePort;
+use mesh_core::model::snapshot::Arriving;
 
 use super::*;
 use crate::provider::{ObservedEndpoint, ObservedService, ReadySource};
@@ -259,6 +260,27 @@ fn an_address_stays_its_services_until_it_is_anothers_or_ten_minutes_passed() {
     registry.observe("docker", Observation { endpoints: vec![], ..given_away("10.0.0.2") });
     let released = registry.next(start + REMEMBERED_FOR).unwrap();
     assert!(released.departed.is_empty(), "somebody outside the mesh has it now");
+}
+
+#[test]
+fn an_address_is_its_services_before_its_endpoint_is_there() {
+    let now = Instant::now();
+    let mut registry = registry("10.9.0.0/24", now);
+    let coming =
+        |service: &str| Arriving { id: EndpointId::new("c2", 0), service: id(service), network: "net1".into() };
+    let web = |endpoints, of: &str| Observation {
+        arriving: BTreeMap::from([("10.0.0.2".parse().unwrap(), coming(of))]),
+        ..sees(vec![service("web", vec![])], endpoints)
+    };
+    let arriving = |snapshot: &Snapshot| snapshot.arriving.keys().map(ToString::to_string).collect::<String>();
+    registry.observe("docker", web(vec![endpoint("c1", 1, "web", "10.0.0.2")], "web"));
+    assert_eq!(arriving(&registry.next(now).unwrap()), "", "somebody has it");
+    registry.observe("docker", web(vec![], "web"));
+    let next = registry.next(now).unwrap();
+    assert_eq!((&*arriving(&next), next.departed.len()), ("10.0.0.2", 0), "who comes counts before who left");
+    registry.observe("docker", web(vec![], "unknown"));
+    let next = registry.next(now).unwrap();
+    assert_eq!((&*arriving(&next), next.departed.len()), ("", 1), "the first of its service");
 }
 
 #[test]

@@ -129,8 +129,29 @@ impl Bench {
         (name, self.docker.create_network(request).await.unwrap().id)
     }
 
+    /// As [`Bench::start`], of one that may not start.
+    pub async fn try_start(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut ContainerCreateBody),
+    ) -> Result<(), bollard::errors::Error> {
+        let id = self.create(name, &[], change).await;
+        self.docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await
+    }
+
     /// Makes and starts a container that serves; `change` has the last word.
     pub async fn start(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        change: impl FnOnce(&mut ContainerCreateBody),
+    ) -> String {
+        let id = self.create(name, labels, change).await;
+        self.docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await.unwrap();
+        id
+    }
+
+    async fn create(
         &self,
         name: &str,
         labels: &[(&str, &str)],
@@ -145,9 +166,7 @@ impl Bench {
         };
         change(&mut body);
         let options = CreateContainerOptionsBuilder::default().name(&self.name(name)).build();
-        let id = self.docker.create_container(Some(options), body).await.unwrap().id;
-        self.docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await.unwrap();
-        id
+        self.docker.create_container(Some(options), body).await.unwrap().id
     }
 
     /// The next thing the provider tells.

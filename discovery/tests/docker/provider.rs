@@ -203,6 +203,31 @@ pub fn one_offs_are_nobodys_endpoints(shared: &Shared) {
     });
 }
 
+pub fn an_address_is_told_before_its_container_runs(shared: &Shared) {
+    shared.bench(shared.url.clone()).play(async |bench| {
+        let (network, network_id) = bench.network("net").await;
+        let id = bench.start("web", &[], |body| on_network(body, &network, &[])).await;
+        bench.until("its address is known", |seen| !seen.arriving.is_empty()).await;
+        assert!(bench.seen.endpoints.is_empty(), "the engine has not told of its start");
+        let (address, arriving) = bench.seen.arriving.first_key_value().unwrap();
+        let (address, arriving) = (*address, arriving.clone());
+        assert_eq!((&*arriving.id.unit, arriving.id.start, &*arriving.network), (&*id, 0, &*network_id));
+        bench.until("it runs", |seen| seen.endpoints.len() == 1).await;
+        assert_eq!(bench.seen.endpoints[0].endpoint.addresses[0].address, address);
+        assert_eq!(bench.seen.endpoints[0].endpoint.service, arriving.service);
+        assert!(bench.seen.arriving.is_empty(), "it is there");
+
+        // One that cannot start.
+        let broken = |body: &mut bollard::models::ContainerCreateBody| {
+            on_network(body, &network, &[]);
+            body.entrypoint = Some(vec!["/no-such-file".to_owned()]);
+        };
+        assert!(bench.try_start("broken", broken).await.is_err());
+        bench.until("its address was known", |seen| !seen.arriving.is_empty()).await;
+        bench.until("it is forgotten", |seen| seen.arriving.is_empty()).await;
+    });
+}
+
 pub fn a_restart_is_another_life(shared: &Shared) {
     shared.bench(shared.url.clone()).play(async |bench| {
         let id = bench.start("web", &[], |_| {}).await;

@@ -73,7 +73,8 @@ impl Way {
     /// it. None where that endpoint has left.
     #[must_use]
     pub fn last_resort(&self, cluster: &LiveCluster) -> Option<Exact> {
-        self.exact(cluster).filter(|exact| cluster.endpoint(exact.endpoint.id()).is_some())
+        let Toward::Endpoint { dialled, .. } = &self.toward else { return None };
+        dialled.endpoint.as_ref().and_then(|_| self.exact(cluster))
     }
 }
 

@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
-use mesh_core::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointState};
-use mesh_core::model::names::{Name, NameError, ServiceId};
-use mesh_core::model::snapshot::Workload;
+use mesh_core::model::endpoint::{CaptureMode, DEFAULT_WEIGHT, Endpoint, EndpointState};
+use mesh_core::model::names::{EndpointId, Name, NameError, ServiceId};
+use mesh_core::model::snapshot::{Arriving, Workload};
 
+use super::arrive::Arrival;
 use super::drain::DrainBook;
 use super::inspect::{Container, Health, Phase};
 use crate::provider::label::{
@@ -42,7 +43,11 @@ pub struct Scope {
 impl Scope {
     #[must_use]
     pub fn contains(&self, container: &Container) -> bool {
-        self.only_label.as_ref().is_none_or(|(key, value)| container.labels.get(key) == Some(value))
+        self.wants(&container.labels)
+    }
+
+    fn wants(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.only_label.as_ref().is_none_or(|(key, value)| labels.get(key) == Some(value))
     }
 }
 
@@ -112,13 +117,10 @@ fn member<'a>(
     for problem in problems {
         complain(problem.kind, &problem.message);
     }
-    // A one-off (`docker compose run`) carries every label of its service and yet serves nobody.
-    let one_off = container.labels.get(COMPOSE_ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"));
-    let takes_part = settings.enable.unwrap_or(scope.exposed_by_default) && !one_off;
-    if !takes_part || matches!(container.phase, Phase::Gone | Phase::Restarting) {
+    if !takes_part(&container.labels, &settings, scope) || matches!(container.phase, Phase::Gone | Phase::Restarting) {
         return None;
     }
-    let service = match service_id(container, &settings) {
+    let service = match service_id(&container.name, &container.labels, &settings) {
         Ok((service, written)) => match names.claim(&service, written) {
             Ok(()) => service,
             Err(message) => {
@@ -174,12 +176,39 @@ impl Names {
     }
 }
 
+/// The addresses of those that are about to start, and will take part. One that is not to stand for its service is left alone.
+#[must_use]
+pub fn arriving<'a>(arrivals: impl Iterator<Item = &'a Arrival>, scope: &Scope) -> BTreeMap<IpAddr, Arriving> {
+    let mut found = BTreeMap::new();
+    for arrival in arrivals.filter(|arrival| scope.wants(&arrival.labels)) {
+        let (settings, _told_when_it_runs) = label::read(&arrival.labels);
+        let stands_for_service = matches!(settings.capture, CaptureMode::Auto | CaptureMode::Service);
+        if !takes_part(&arrival.labels, &settings, scope) || !stands_for_service {
+            continue;
+        }
+        let Ok((service, _)) = service_id(&arrival.name, &arrival.labels, &settings) else { continue };
+        let (id, network) = (EndpointId::new(&arrival.container, 0), arrival.network.clone());
+        let arriving = Arriving { id, service, network };
+        found.extend(arrival.addresses.iter().map(|address| (*address, arriving.clone())));
+    }
+    found
+}
+
+/// A one-off (`docker compose run`) carries every label of its service and yet serves nobody.
+fn takes_part(labels: &BTreeMap<String, String>, settings: &Settings, scope: &Scope) -> bool {
+    let one_off = labels.get(COMPOSE_ONEOFF).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    settings.enable.unwrap_or(scope.exposed_by_default) && !one_off
+}
+
 /// Its service, and service and namespace as they were written.
-fn service_id(container: &Container, settings: &Settings) -> Result<(ServiceId, (String, String)), NameError> {
-    let label = |key| container.labels.get(key).filter(|value| !value.is_empty()).cloned();
+fn service_id(
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    settings: &Settings,
+) -> Result<(ServiceId, (String, String)), NameError> {
+    let label = |key| labels.get(key).filter(|value| !value.is_empty()).cloned();
     let said = |name: &Option<Name>| name.as_ref().map(|name| name.as_str().to_owned());
-    let service =
-        said(&settings.service).or_else(|| label(COMPOSE_SERVICE)).unwrap_or_else(|| container.name.to_string());
+    let service = said(&settings.service).or_else(|| label(COMPOSE_SERVICE)).unwrap_or_else(|| name.to_owned());
     let namespace =
         said(&settings.namespace).or_else(|| label(COMPOSE_PROJECT)).unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let id = ServiceId::new(Name::from_foreign(&service)?, Name::from_foreign(&namespace)?);

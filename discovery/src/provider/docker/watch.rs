@@ -12,6 +12,7 @@ use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptionsBuilder;
 use futures_util::StreamExt;
 use futures_util::future::OptionFuture;
+use futures_util::stream::FuturesUnordered;
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::task::backoff::Backoff;
 use mesh_core::task::drain::Drain;
@@ -19,13 +20,14 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at, sleep_until};
 
 use super::NAME;
+use super::arrive::{ARRIVALS_MAX, Arrival, Arrivals, look};
 use super::client::{Engine, EngineError, EngineUrl, describe};
 use super::drain::{self, DrainBook};
 use super::metrics::{Metrics, Resync};
-use super::observe::{Containers, Scope, observe};
+use super::observe::{Containers, Scope, arriving, observe};
 use super::read::{Order, Seen, read};
 use crate::provider::{Observation, ObservationSender, Sight};
-use event::{Hint, Kill};
+use event::{Hint, Kill, Step};
 
 /// Everything is inspected again this often, whatever the events said.
 pub const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
@@ -56,6 +58,7 @@ impl From<EngineError> for End {
 }
 
 type Reading = Pin<Box<dyn Future<Output = Result<Seen, EngineError>> + Send>>;
+type Look = Pin<Box<dyn Future<Output = Result<Option<Arrival>, EngineError>> + Send>>;
 
 /// All that is known of one engine.
 pub(super) struct Watch {
@@ -67,6 +70,7 @@ pub(super) struct Watch {
     /// Containers that the engine cannot tell about, by id: name and why.
     odd: BTreeMap<Arc<str>, (Arc<str>, String)>,
     drains: DrainBook,
+    arrivals: Arrivals,
     early_kills: VecDeque<Kill>,
     /// The engine's own time of the newest event, in nanoseconds; the next subscription begins there.
     heard_until_nanos: Option<i64>,
@@ -80,6 +84,8 @@ struct Agenda {
     due: Option<Instant>,
     everything: Option<Resync>,
     changed: BTreeSet<Arc<str>>,
+    /// Containers that joined a network before they run.
+    joining: Vec<(Arc<str>, Arc<str>)>,
 }
 
 impl Agenda {
@@ -99,6 +105,7 @@ impl Watch {
             containers: Containers::new(),
             odd: BTreeMap::new(),
             drains: DrainBook::default(),
+            arrivals: Arrivals::default(),
             early_kills: VecDeque::new(),
             heard_until_nanos: None,
             listed: false,
@@ -151,13 +158,19 @@ impl Watch {
         let mut events = engine.docker.events(Some(self.subscription()));
         let first = if self.listed { Resync::Reconnect } else { Resync::Start };
         let now = Instant::now();
-        let mut agenda = Agenda { due: Some(now), everything: Some(first), changed: BTreeSet::new() };
+        let mut agenda = Agenda { due: Some(now), everything: Some(first), ..Agenda::default() };
         let mut reading: Option<Reading> = None;
+        let mut looks: FuturesUnordered<Look> = FuturesUnordered::new();
         let mut period = interval_at((now + RESYNC_INTERVAL).into(), RESYNC_INTERVAL);
         period.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let look_at = agenda.due.filter(|_| reading.is_none());
             let undrain_at = self.drains.next_deadline();
+            for (container, network) in std::mem::take(&mut agenda.joining) {
+                if looks.len() < ARRIVALS_MAX {
+                    looks.push(Box::pin(look(engine.clone(), container, network)));
+                }
+            }
             tokio::select! {
                 biased;
                 event = events.next() => match event {
@@ -168,6 +181,19 @@ impl Watch {
                 Some(seen) = OptionFuture::from(reading.as_mut()) => {
                     reading = None;
                     self.apply(seen?);
+                    self.tell(None).await?;
+                }
+                Some(arrival) = looks.next() => match arrival {
+                    Ok(Some(arrival)) => {
+                        self.welcome(arrival);
+                        self.tell(None).await?;
+                    }
+                    Ok(None) => {}
+                    // It will be seen when it runs.
+                    Err(error) => tracing::debug!(error = %describe(&error), "who is about to start cannot be found out"),
+                },
+                () = at(self.arrivals.next_expiry()) => {
+                    self.arrivals.retain(Instant::now(), |_| true);
                     self.tell(None).await?;
                 }
                 Some(Some(id)) = OptionFuture::from(announced.as_mut().map(mpsc::Receiver::recv)) => {
@@ -202,7 +228,7 @@ impl Watch {
     async fn hear(&mut self, event: EventMessage, agenda: &mut Agenda) -> Result<(), End> {
         self.metrics.heard();
         self.heard_until_nanos = event.time_nano.max(self.heard_until_nanos);
-        let Some(Hint { container, kill, wait }) = event::hint(event, self.scope.only_label.as_ref()) else {
+        let Some(Hint { container, kill, step, wait }) = event::hint(event, self.scope.only_label.as_ref()) else {
             return Ok(());
         };
         let now = Instant::now();
@@ -217,9 +243,24 @@ impl Watch {
                 }
             }
         }
+        match step {
+            Step::Joins(network) if !self.containers.contains_key(&container) => {
+                agenda.joining.push((container.clone(), network));
+            }
+            Step::Leaves if self.arrivals.forget(&container) => self.tell(None).await?,
+            Step::Joins(_) | Step::Leaves | Step::Else => {}
+        }
         agenda.changed.insert(container);
         agenda.at(now + wait);
         Ok(())
+    }
+
+    /// It may have started while we asked about it.
+    fn welcome(&mut self, arrival: Arrival) {
+        if !self.containers.contains_key(&arrival.container) {
+            tracing::debug!(container = %arrival.name, addresses = ?arrival.addresses, "about to start");
+            self.arrivals.add(arrival, Instant::now());
+        }
     }
 
     /// True when a known container begins to drain because of it.
@@ -258,6 +299,8 @@ impl Watch {
         self.odd.extend(seen.odd);
         self.listed = true;
         let now = Instant::now();
+        let containers = &self.containers;
+        self.arrivals.retain(now, |container| !containers.contains_key(container));
         for kill in std::mem::take(&mut self.early_kills) {
             self.note_kill(&kill, now);
         }
@@ -272,6 +315,7 @@ impl Watch {
     /// Tells what is known, where that is news.
     async fn tell(&mut self, lost: Option<&EngineError>) -> Result<(), End> {
         let mut observation = observe(&self.containers, &self.scope, &self.drains, Instant::now());
+        observation.arriving = arriving(self.arrivals.iter(), &self.scope);
         for (name, message) in self.odd.values() {
             let message = format!("the engine cannot tell about it: {message}");
             observation.conditions.push(Condition::new(

@@ -69,8 +69,14 @@ fn capture_map(snapshot: &Snapshot, ports: &[ServicePortRef<'_>], virtual_ip_ran
     });
     let endpoints = snapshot.endpoints.values().flat_map(|list| list.iter());
     let present = endpoints.flat_map(|endpoint| present_addresses(snapshot, ports, endpoint));
-    let left = snapshot.departed.iter().map(|(address, service)| departed(snapshot, ports, *address, service));
-    let (mut workloads, mut addresses): (Vec<_>, Vec<_>) = (workloads.collect(), present.chain(left).collect());
+    let left = snapshot.departed.iter().map(|(address, service)| vacant(snapshot, ports, *address, service));
+    let coming = snapshot.arriving.iter().map(|(address, arriving)| CapturedAddress {
+        network: arriving.network.clone(),
+        endpoint: Some(arriving.id.clone()),
+        ..vacant(snapshot, ports, *address, &arriving.service)
+    });
+    let (mut workloads, mut addresses): (Vec<_>, Vec<_>) =
+        (workloads.collect(), present.chain(left).chain(coming).collect());
     // Equal content has to be equal bytes, in whatever order it was found.
     workloads.sort();
     addresses.sort();
@@ -100,14 +106,9 @@ fn present_addresses(snapshot: &Snapshot, ports: &[ServicePortRef<'_>], endpoint
     endpoint.addresses.iter().map(address).collect()
 }
 
-/// The address of an endpoint that left: whoever still dials it gets another one. Its ports are those of the endpoints that are
-/// still there; without any, the service's own.
-fn departed(
-    snapshot: &Snapshot,
-    ports: &[ServicePortRef<'_>],
-    address: IpAddr,
-    service: &ServiceId,
-) -> CapturedAddress {
+/// An address that no endpoint has any more, or yet: whoever dials it gets another one. Its ports are those of the endpoints that
+/// are there; without any, the service's own.
+fn vacant(snapshot: &Snapshot, ports: &[ServicePortRef<'_>], address: IpAddr, service: &ServiceId) -> CapturedAddress {
     let siblings = snapshot.endpoints_of(service);
     let mut captured = BTreeSet::new();
     for port in ports.iter().filter(|port| port.service.id == *service) {

@@ -8,7 +8,7 @@ use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{Bind, CaptureMap, Listener, RouteTable};
 use mesh_core::model::service::{Service, ServicePort};
-use mesh_core::model::snapshot::{Snapshot, Workload};
+use mesh_core::model::snapshot::{Arriving, Snapshot, Workload};
 use mesh_xds::decode::{self, Decoded};
 use mesh_xds::{Kind, ResourceSet};
 
@@ -190,6 +190,8 @@ fn a_capturing_client_gets_every_virtual_ip_and_what_to_capture() {
     let web = endpoint("web.shop", "web-1", "172.18.0.5", &[("8080", 80)]);
     snapshot.endpoints.insert(id("web.shop"), vec![web].into());
     snapshot.departed.insert("172.18.0.9".parse().unwrap(), id("web.shop"));
+    let coming = Arriving { id: EndpointId::new("web-2", 0), service: id("web.shop"), network: "net".into() };
+    snapshot.arriving.insert("172.18.0.10".parse().unwrap(), coming);
     snapshot.workloads.push(Arc::new(Workload {
         id: EndpointId::new("web-1", 1),
         name: "web-1".into(),
@@ -211,7 +213,7 @@ fn a_capturing_client_gets_every_virtual_ip_and_what_to_capture() {
     let Some(Decoded::Capture(map)) = decoded(&set, Kind::Capture, CaptureMap::NAME) else { panic!("no capture map") };
     assert_eq!(map.virtual_ip_range, "240.240.0.0/16".parse().unwrap());
     assert_eq!(map.workloads[0].namespace_path.as_ref(), "/run/docker/netns/x");
-    let [present, departed] = &map.addresses[..] else { panic!("{:?}", map.addresses) };
+    let [present, departed, coming] = &map.addresses[..] else { panic!("{:?}", map.addresses) };
     assert_eq!((present.mode, present.endpoint.clone()), (CaptureMode::Pinned, Some(EndpointId::new("web-1", 1))));
     assert_eq!((present.ports[0].target, present.ports[0].service_port), (80, 8080));
     assert_eq!(present.own_names, ["web-1".into()]);
@@ -219,6 +221,8 @@ fn a_capturing_client_gets_every_virtual_ip_and_what_to_capture() {
     assert_eq!(present.service_names, mesh_names);
     assert_eq!((departed.endpoint.clone(), departed.mode), (None, CaptureMode::Auto));
     assert_eq!(departed.ports[0].target, 80, "as its sibling's");
+    assert_eq!((coming.endpoint.clone(), &*coming.network), (Some(EndpointId::new("web-2", 0)), "net"));
+    assert_eq!((&coming.ports, &coming.service_names), (&departed.ports, &departed.service_names));
 }
 
 #[test]

@@ -91,6 +91,36 @@ fn labels_and_the_flag_decide_who_takes_part() {
 }
 
 #[test]
+fn the_address_of_one_that_will_take_part_is_its_services_beforehand() {
+    let check = |set: Value, expected: &str| {
+        let scope = Scope { exposed_by_default: true, ..Scope::default() };
+        let labels: BTreeMap<String, String> = serde_json::from_value(set.clone()).unwrap();
+        let arrival = Arrival {
+            container: "c1".into(),
+            name: "shop-web-1".into(),
+            labels,
+            network: "n1".into(),
+            addresses: vec!["10.0.0.1".parse().unwrap()],
+        };
+        let found = arriving(std::iter::once(&arrival), &scope);
+        let shown: Vec<String> = found.iter().map(|(at, one)| format!("{at} {} {}", one.service, one.id)).collect();
+        assert_eq!(shown.join(","), expected, "{set}");
+    };
+    check(json!({}), "10.0.0.1 shop-web-1.default c1@0");
+    let compose = json!({"com.docker.compose.project": "shop", "com.docker.compose.service": "web"});
+    check(compose, "10.0.0.1 web.shop c1@0");
+    check(json!({"mesh.service": "api", "mesh.capture": "service"}), "10.0.0.1 api.default c1@0");
+    for nobody in [
+        json!({"mesh.enable": "false"}),
+        json!({"mesh.capture": "off"}),
+        json!({"mesh.capture": "pinned"}),
+        json!({"com.docker.compose.oneoff": "True"}),
+    ] {
+        check(nobody, "");
+    }
+}
+
+#[test]
 fn others_without_the_wanted_label_do_not_exist() {
     let scope =
         Scope { exposed_by_default: true, only_label: Some(("mesh.run".into(), "7".into())), host_address: None };

@@ -20,8 +20,19 @@ const NETWORK_EVENTS: [&str; 2] = ["connect", "disconnect"];
 pub(super) struct Hint {
     pub(super) container: Arc<str>,
     pub(super) kill: Option<Kill>,
+    pub(super) step: Step,
     /// How soon.
     pub(super) wait: Duration,
+}
+
+/// What it says of a container that does not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It joined this network.
+    Joins(Arc<str>),
+    /// It is not coming after all.
+    Leaves,
+    Else,
 }
 
 /// A signal was sent to a container.
@@ -58,12 +69,14 @@ pub(super) fn hint(event: EventMessage, only_label: Option<&(String, String)>) -
             let at_millis = event.time_nano.and_then(|nanos| u64::try_from(nanos / 1_000_000).ok());
             let kill = signal.map(|signal| Kill { container: container.clone(), signal, at_millis });
             let at_once = ["die", "health_status", "pause", "unpause"].contains(&word);
-            Some(Hint { container, kill, wait: if at_once { Duration::ZERO } else { SETTLE } })
+            let step = if ["die", "destroy"].contains(&word) { Step::Leaves } else { Step::Else };
+            Some(Hint { container, kill, step, wait: if at_once { Duration::ZERO } else { SETTLE } })
         }
         // Its actor is the network; labels of the container are not among what it tells.
         EventMessageTypeEnum::NETWORK if NETWORK_EVENTS.contains(&word) => {
             let container = attributes.get("container")?.as_str().into();
-            Some(Hint { container, kill: None, wait: SETTLE })
+            let step = if word == "connect" { Step::Joins(actor.id?.into()) } else { Step::Leaves };
+            Some(Hint { container, kill: None, step, wait: SETTLE })
         }
         _ => None,
     }
@@ -101,6 +114,19 @@ mod tests {
         check(event(CONTAINER, "exec_create: true", "a", &[]), None);
         check(event(IMAGE, "start", "a", &[]), None);
         check(EventMessage::default(), None);
+    }
+
+    #[test]
+    fn a_network_is_joined_before_the_start() {
+        use EventMessageTypeEnum::{CONTAINER, NETWORK};
+        let check = |typ, action: &str, expected: Step| {
+            let step = hint(event(typ, action, "n", &[("container", "a")]), None).map(|hint| hint.step);
+            assert_eq!(step, Some(expected), "{action}");
+        };
+        check(NETWORK, "connect", Step::Joins("n".into()));
+        check(NETWORK, "disconnect", Step::Leaves);
+        check(CONTAINER, "die", Step::Leaves);
+        check(CONTAINER, "start", Step::Else);
     }
 
     #[test]
