@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod assignment;
 pub mod listener;
 pub mod route;
+pub mod load;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 pub mod kind; // the resource types, and the order they are sent in
 pub mod packed; // one encoded resource with its version; everything one client may have
 pub mod metadata; // what xDS has no word for: JSON in `metadata.filter_metadata["mesh"]`
+pub mod load; // what a proxy tells back: its load, and whom it took out
 pub mod encode; // core → wire
 pub mod decode; // wire → core
 pub mod server; // discovery's end of a stream

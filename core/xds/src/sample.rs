@@ -16,6 +16,8 @@ use mesh_core::model::resource::{
     Listener, RouteTable, Target, VirtualHost,
 };
 
+use crate::load::{ClusterLoad, Ejection, EndpointLoad, LoadReport};
+
 pub(crate) fn text(random: &mut Rng) -> Arc<str> {
     (0..random.usize(1..12)).map(|_| random.lowercase()).collect::<String>().into()
 }
@@ -172,4 +174,28 @@ pub(crate) fn capture(random: &mut Rng) -> CaptureMap {
         }],
         addresses: (0..random.usize(..4)).map(|_| address(random)).collect(),
     }
+}
+
+pub(crate) fn load_report(random: &mut Rng) -> LoadReport {
+    let ejection = |random: &mut Rng| Ejection {
+        left: Duration::from_millis(random.u64(0..100_000_000)),
+        reason: format!("{} failures in a row", number(random)).into(),
+    };
+    let endpoint = |random: &mut Rng| EndpointLoad {
+        id: EndpointId::new(&text(random), random.u64(..)),
+        address: socket(random),
+        zone: maybe(random, text),
+        priority: random.u32(..4),
+        issued: random.u64(..),
+        succeeded: random.u64(..),
+        failed: random.u64(..),
+        in_progress: random.u64(..),
+        ejection: maybe(random, ejection),
+    };
+    let cluster = |random: &mut Rng| ClusterLoad {
+        cluster: text(random),
+        interval: duration(random),
+        endpoints: (0..random.usize(..6)).map(|_| endpoint(random)).collect(),
+    };
+    LoadReport { clusters: (0..random.usize(..4)).map(|_| cluster(random)).collect() }
 }

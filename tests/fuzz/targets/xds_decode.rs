@@ -1,9 +1,10 @@
-//! What a control plane may send: one resource of any kind, and whole responses to the proxy's end of a stream. Input: one byte
-//! for the kind, then protobuf.
+//! What a control plane may send: one resource of any kind, and whole responses to the proxy's end of a stream; and what a client
+//! may report. Input: one byte for the kind (255: a load report), then protobuf.
 #![no_main]
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
+use envoy_types::pb::envoy::service::load_stats::v3::LoadStatsRequest;
 use envoy_types::pb::google::protobuf::Any;
 use libfuzzer_sys::fuzz_target;
 use mesh_xds::client::Session;
@@ -16,6 +17,15 @@ fuzz_target!(|bytes: &[u8]| {
         let body = Any { type_url: kind.type_url().to_owned(), value: value.to_vec() };
         if let Err(error) = decode::resource(*kind, "web", &body) {
             assert!(!error.to_string().is_empty());
+        }
+        return;
+    }
+    if *first == u8::MAX {
+        let Ok(message) = LoadStatsRequest::decode(value) else { return };
+        let taken = decode::load::report(&message);
+        assert_eq!(taken.refused > 0, taken.first_error.is_some());
+        for (_, ejection) in taken.report.ejections() {
+            assert!(!ejection.reason.is_empty() && !ejection.reason.contains(char::is_control), "{ejection:?}");
         }
         return;
     }
