@@ -3,6 +3,7 @@
 
 pub mod catalogue; // observations in, snapshots out
 pub mod acting; // the controller, and what it acts through
+mod reports; // whom proxies took out: from xDS to the API
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -132,6 +133,8 @@ impl App {
         let xds_metrics = xds::Metrics::new(&registry)?;
         let settings = xds::Settings { zone: config.zone.as_str().into(), virtual_ip_range: config.vip_range };
         let xds = XdsServer::bind(config.xds_listen, settings, snapshots.clone(), xds_metrics, drain.clone()).await?;
+        let ejections = EjectionReports::default();
+        let xds = xds.reporting_to(Arc::new(ejections.clone()));
         let dns = DnsServer::bind(dns_config(&config), snapshots.clone(), &registry).await?;
         let api = bind("--api-listen", config.api_listen).await?;
         let local = api.local_addr();
@@ -147,7 +150,7 @@ impl App {
             store,
             snapshots,
             observations,
-            ejections: EjectionReports::default(),
+            ejections,
             registry,
             readiness: Readiness::default(),
             published,

@@ -13,11 +13,19 @@ pub struct Metrics {
     acknowledged: IntCounterVec,
     rejected: IntCounterVec,
     refused: prometheus::IntCounter,
+    report_streams: IntGauge,
+    reports: prometheus::IntCounter,
 }
 
 /// Counts one open stream for as long as it lives.
 #[derive(Debug)]
 pub struct OpenStream {
+    gauge: IntGauge,
+}
+
+/// Counts one open stream of load reports for as long as it lives.
+#[derive(Debug)]
+pub struct OpenReports {
     gauge: IntGauge,
 }
 
@@ -42,10 +50,16 @@ impl Metrics {
         }
         let refused = prometheus::IntCounter::new(
             "mesh_xds_requests_refused_total",
-            "xDS requests that made no sense: unknown types, bad node metadata, too many names or streams.",
+            "xDS requests and load reports that made no sense: unknown types, bad node metadata, too many names or streams.",
         )?;
         registry.register(Box::new(refused.clone()))?;
+        let report_streams = IntGauge::new("mesh_xds_load_streams", "Open streams of load reports (LRS).")?;
+        registry.register(Box::new(report_streams.clone()))?;
+        let reports = prometheus::IntCounter::new("mesh_xds_load_reports_total", "Load reports received (LRS).")?;
+        registry.register(Box::new(reports.clone()))?;
         Ok(Self {
+            report_streams,
+            reports,
             streams,
             responses: by_type("mesh_xds_responses_total", "xDS responses sent, by resource type.")?,
             resources: by_type("mesh_xds_resources_sent_total", "Resources in xDS responses, by resource type.")?,
@@ -76,6 +90,15 @@ impl Metrics {
     pub(super) fn refused(&self) {
         self.refused.inc();
     }
+
+    pub(super) fn open_reports(&self) -> OpenReports {
+        self.report_streams.inc();
+        OpenReports { gauge: self.report_streams.clone() }
+    }
+
+    pub(super) fn reported(&self) {
+        self.reports.inc();
+    }
 }
 
 fn variant(flavor: Flavor) -> &'static str {
@@ -86,6 +109,12 @@ fn variant(flavor: Flavor) -> &'static str {
 }
 
 impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.gauge.dec();
+    }
+}
+
+impl Drop for OpenReports {
     fn drop(&mut self) {
         self.gauge.dec();
     }

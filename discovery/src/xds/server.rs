@@ -25,7 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::cache::Cache;
 use super::clients::Clients;
+use super::load::LoadReports;
 use super::metrics::Metrics;
+use super::reporters::{EjectionSink, Reporters};
 use super::resources::Settings;
 use super::stream::{Delta, Shared, StateOfTheWorld, Variant, serve};
 
@@ -53,6 +55,7 @@ pub struct XdsServer {
     listen: SocketAddr,
     listener: TcpListener,
     shared: Arc<Shared>,
+    reporters: Option<Reporters>,
 }
 
 impl XdsServer {
@@ -71,7 +74,14 @@ impl XdsServer {
         let listener = TcpListener::bind(listen).await.map_err(wrong)?;
         let listen = listener.local_addr().map_err(wrong)?;
         let shared = Shared { snapshots, cache: Cache::new(settings), clients: Clients::default(), metrics, drain };
-        Ok(Self { listen, listener, shared: Arc::new(shared) })
+        Ok(Self { listen, listener, shared: Arc::new(shared), reporters: None })
+    }
+
+    /// Serves load reports too, and tells `sink` whom clients took out. Without it, who wants to report is told that nobody
+    /// listens (UNIMPLEMENTED).
+    #[must_use]
+    pub fn reporting_to(self, sink: Arc<dyn EjectionSink>) -> Self {
+        Self { reporters: Some(Reporters::new(sink)), ..self }
     }
 
     /// Where it listens.
@@ -93,6 +103,8 @@ impl XdsServer {
     pub async fn run(self) -> Result<(), XdsError> {
         let listen = self.listen;
         let mut drain = self.shared.drain.clone();
+        let (metrics, reports_drain) = (self.shared.metrics.clone(), self.shared.drain.clone());
+        let reports = self.reporters.map(|reporters| LoadReports { reporters, metrics, drain: reports_drain });
         let service = Service { shared: self.shared };
         let service = AggregatedDiscoveryServiceServer::new(service).max_decoding_message_size(REQUEST_BYTES_MAX);
         let incoming = TcpIncoming::from(self.listener).with_nodelay(Some(true));
@@ -100,6 +112,7 @@ impl XdsServer {
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .add_service(service)
+            .add_optional_service(reports.map(LoadReports::service))
             .serve_with_incoming_shutdown(incoming, async move { drain.started().await })
             .await
             .map_err(|source| XdsError::Serve { listen, source })
@@ -118,9 +131,9 @@ impl Service {
     }
 }
 
-type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Boxed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 type Responses<T> = Response<Boxed<T>>;
-type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Responses<T>, Status>> + Send + 'a>>;
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Responses<T>, Status>> + Send + 'a>>;
 
 impl AggregatedDiscoveryService for Service {
     type StreamAggregatedResourcesStream = Boxed<DiscoveryResponse>;
