@@ -143,7 +143,7 @@ async fn start_proxy(
 ) -> anyhow::Result<(oneshot::Sender<()>, JoinHandle<()>, SocketAddr)> {
     let sources = Sources { file: None, control: Some(control) };
     let readiness = mesh_core::task::ready::Readiness::default();
-    let told = sources.start(&readiness).context("the proxy cannot start")?;
+    let mut told = sources.start(&readiness).context("the proxy cannot start")?;
     let options = ProxyOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         admin: Some(free_near(ADMIN_PORT).await?),
@@ -154,6 +154,7 @@ async fn start_proxy(
     };
     let app = Proxy::bind(options, told.resources.clone()).await.context("the proxy cannot start")?;
     let admin_address = app.admin_address().context("the proxy has no admin address")?;
+    told.tell_back(app.view(), app.registry()).context("the proxy cannot start")?;
     let (end, ended) = oneshot::channel();
     let proxy = tokio::spawn(async move {
         app.run(async move { drop(ended.await) }).await;

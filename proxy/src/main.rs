@@ -46,7 +46,7 @@ async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
         file: flags.config.clone().map(|path| (path, config.clone())),
         control: flags.xds.as_ref().map(|server| control_plane(flags, server)),
     };
-    let told = sources.start(&readiness)?;
+    let mut told = sources.start(&readiness)?;
     let options = Options {
         workers: config.workers,
         admin: Some(config.admin),
@@ -62,6 +62,7 @@ async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
     if let Some(address) = app.admin_address() {
         tracing::info!(%address, "admin and metrics");
     }
+    told.tell_back(app.view(), app.registry())?;
     let drained = app.run(told_to_end()?).await;
     drop(told);
     tracing::info!(?drained, "ended");

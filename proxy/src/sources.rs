@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use mesh_core::model::resource::Resources;
 use mesh_core::task::ready::Readiness;
+use prometheus::Registry;
+use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
@@ -14,7 +16,8 @@ use crate::config::merge::{Clashes, merge};
 use crate::config::watch::{ConfigWatch, WatchError};
 use crate::dns::DnsClusters;
 use crate::error::chain;
-use crate::xds::{XdsClient, XdsConfig, XdsStatus};
+use crate::state::view::SharedView;
+use crate::xds::{self, XdsClient, XdsConfig, XdsStatus};
 
 /// Who tells.
 #[derive(Debug, Default)]
@@ -24,13 +27,40 @@ pub struct Sources {
     pub control: Option<XdsConfig>,
 }
 
+/// Why sources cannot be listened to.
+#[derive(Debug, Error)]
+pub enum SourcesError {
+    #[error("the file cannot be followed")]
+    File(#[from] WatchError),
+    #[error("what the client of the control plane counts cannot be shown")]
+    Metrics(#[from] prometheus::Error),
+}
+
 /// What is told, for as long as this is held.
 #[derive(Debug)]
 pub struct Told {
     pub resources: watch::Receiver<Arc<Resources>>,
     /// How it stands with the control plane; none without one.
     pub status: Option<watch::Receiver<XdsStatus>>,
+    /// Who is told back.
+    control: Option<(XdsConfig, xds::Metrics)>,
     tasks: Vec<AbortHandle>,
+}
+
+impl Told {
+    /// From here on the control plane is told back how endpoints fare, as `view` shows them; and `registry` shows how it goes with
+    /// the control plane. Without one, nothing happens.
+    ///
+    /// # Errors
+    /// [`SourcesError::Metrics`] when the registry has such metrics already.
+    pub fn tell_back(&mut self, view: SharedView, registry: &Registry) -> Result<(), SourcesError> {
+        let (Some((config, metrics)), Some(status)) = (&self.control, &self.status) else { return Ok(()) };
+        metrics.register(registry)?;
+        let clusters = Box::new(move || view.load().clusters.values().map(Arc::clone).collect());
+        let run = XdsClient::report(config.clone(), status.clone(), clusters, metrics.clone());
+        self.tasks.push(tokio::spawn(run).abort_handle());
+        Ok(())
+    }
 }
 
 impl Drop for Told {
@@ -44,16 +74,20 @@ impl Sources {
     /// something, or its last words were found on disk.
     ///
     /// # Errors
-    /// [`WatchError`] when the file cannot be followed.
-    pub fn start(self, readiness: &Readiness) -> Result<Told, WatchError> {
+    /// [`SourcesError::File`] when the file cannot be followed.
+    pub fn start(self, readiness: &Readiness) -> Result<Told, SourcesError> {
         let mut tasks = Vec::new();
         let file = match self.file {
             Some((path, config)) => Some(follow_file(&path, config, &mut tasks)?),
             None => None,
         };
-        let (control, status) = match self.control {
-            Some(config) => {
-                let (resources, status, run) = XdsClient::start(config);
+        let told_back = match self.control {
+            Some(config) => Some((config, xds::Metrics::new()?)),
+            None => None,
+        };
+        let (control, status) = match told_back.clone() {
+            Some((config, metrics)) => {
+                let (resources, status, run) = XdsClient::start(config, metrics);
                 tasks.push(tokio::spawn(run).abort_handle());
                 tasks.push(tokio::spawn(hold_until_told(status.clone(), readiness)).abort_handle());
                 (Some(resources), Some(status))
@@ -65,7 +99,7 @@ impl Sources {
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => watch::channel(Arc::default()).1,
         };
-        Ok(Told { resources: DnsClusters::start(both), status, tasks })
+        Ok(Told { resources: DnsClusters::start(both), status, control: told_back, tasks })
     }
 }
 

@@ -1,21 +1,33 @@
 //! The stream to a control plane, and its cache on disk: what the proxy is told, and what it was told last. The session logic
 //! is [`mesh_xds::client`]; a proxy that restarts while its control plane is down serves from the cache, and when it comes
-//! back only differences are sent, so nothing flaps.
+//! back only differences are sent, so nothing flaps. On a second stream the proxy tells back what it sent where, and whom it
+//! took out.
 
 mod cache; // last good resources on disk, atomically replaced
 mod connect; // a channel to the control plane, by address or name
+mod metrics; // how it goes
 mod stream; // one stream after the other, for ever
+mod ledger; // what is to be told back   (pure)
+mod report; // load reports, on a stream of their own
 
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use mesh_core::model::resource::Resources;
+use mesh_core::telemetry::build_info;
 use mesh_xds::client::Session;
-use mesh_xds::metadata;
+use mesh_xds::{load, metadata};
 use tokio::sync::watch;
 
 use cache::Cache;
+use report::Reporter;
+use stream::Outputs;
+
+pub use metrics::Metrics;
+pub use report::ClusterSource;
 
 /// How to reach a control plane, and who we are to it.
 #[derive(Debug, Clone)]
@@ -59,6 +71,7 @@ impl XdsClient {
     /// by itself.
     pub fn start(
         config: XdsConfig,
+        metrics: Metrics,
     ) -> (watch::Receiver<Arc<Resources>>, watch::Receiver<XdsStatus>, impl Future<Output = ()> + Send + 'static) {
         let ours = config.metadata.get(metadata::KEY);
         let wants_capture = ours.and_then(|ours| ours.get("capture")).and_then(serde_json::Value::as_bool);
@@ -74,8 +87,33 @@ impl XdsClient {
             XdsStatus { published: published.is_some(), from_cache: published.is_some(), ..XdsStatus::default() };
         let (resources, receiver) = watch::channel(published.unwrap_or_default());
         let (status, status_receiver) = watch::channel(status);
-        let client = stream::Client::new(config, session, cache, resources, status);
+        let client = stream::Client::new(config, session, cache, Outputs { resources, status, metrics });
         (receiver, status_receiver, client.run())
+    }
+
+    /// Tells the control plane how `clusters` fare, for as long as the client of that `status` lives. A control plane that takes no
+    /// load reports is asked again when the stream of resources was opened anew.
+    pub fn report(
+        config: XdsConfig,
+        status: watch::Receiver<XdsStatus>,
+        clusters: ClusterSource,
+        metrics: Metrics,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        Reporter::new(config, status, clusters, metrics).run()
+    }
+}
+
+impl XdsConfig {
+    /// Who we are, for the first message of every stream.
+    fn node(&self) -> Node {
+        Node {
+            id: self.node_id.clone(),
+            metadata: Some(metadata::to_struct(&self.metadata)),
+            user_agent_name: "mesh-proxy".to_owned(),
+            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(build_info::VERSION.to_owned())),
+            client_features: vec![load::SENDS_ALL_CLUSTERS.to_owned()],
+            ..Node::default()
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use mesh_tests::address::{free_port, own_address};
 use mesh_tests::backend::Backend;
@@ -263,6 +264,41 @@ fn a_proxy_by_srv_records_alone() {
     until("the new endpoint, by the record's TTL", DEADLINE, || curl(&url, &[]).is_ok_and(|answer| answer == "two"));
 }
 
+/// What one proxy found out by calling is seen by everybody who asks discovery, for as long as the proxy lives.
+fn an_ejection_is_seen_in_the_api() {
+    let (address, folder) = (own_address(), tempfile::tempdir().unwrap());
+    let (good, bad) = (backend("good", address, 9000), backend("bad", address, 9001));
+    bad.answer_with(500);
+    let discovery = Discovery::start(&shop(&[good.address(), bad.address()]));
+    let mut proxy = proxy_by_xds(&discovery, folder.path(), address);
+    let told = |of: &Backend| {
+        let endpoints = discovery.items("endpoints");
+        let found = endpoints.iter().find(|endpoint| endpoint["address"] == of.address().to_string());
+        let found = found.unwrap_or_else(|| panic!("{} in {endpoints:?}", of.address()));
+        (found["state"].as_str().unwrap().to_owned(), found["reason"].as_str().unwrap().to_owned())
+    };
+    assert_eq!((told(&good).0, told(&bad).0), ("ready".into(), "ready".into()));
+    let url = format!("http://{address}:80/");
+    eventually("the failing endpoint taken out", DEADLINE, || {
+        // Retried on the other endpoint, until the failing one is not asked any more.
+        let answer = curl(&url, &["--header", "host: web.shop"])?;
+        let (state, reason) = told(&bad);
+        if state == "ejected" { Ok(()) } else { Err(format!("{answer}; {state}: {reason}")) }
+    });
+    let host_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let (reason, expected) = (told(&bad).1, format!("(taken out by {} for ", host_name.trim()));
+    assert!(reason.starts_with("5 failures in a row ") && reason.contains(&expected), "{reason}");
+    assert_eq!(told(&good).0, "ready");
+    let metrics = curl(&format!("http://{}/metrics", SocketAddr::new(address, 14020)), &[]).unwrap();
+    for line in ["mesh_xds_connected 1", "mesh_xds_reconnects_total 0", "mesh_xds_updates_accepted_total{type=\"cds\"}"]
+    {
+        assert!(metrics.lines().any(|one| one.starts_with(line)), "{line} in {metrics}");
+    }
+    // Nobody knows any more what a dead proxy thought.
+    proxy.kill();
+    until("the endpoint in again", Duration::from_secs(5), || told(&bad).0 == "ready");
+}
+
 fn main() {
     let (curl, dig) = (Need::Program("curl"), Need::Program("dig"));
     run(vec![
@@ -272,5 +308,6 @@ fn main() {
         trial("metrics_please_promtool", &[curl, dig, Need::Program("promtool")], metrics_please_promtool),
         trial("a_proxy_by_xds_outlives_discovery", &[curl, Need::Root], a_proxy_by_xds_outlives_discovery),
         trial("a_proxy_by_srv_records_alone", &[curl], a_proxy_by_srv_records_alone),
+        trial("an_ejection_is_seen_in_the_api", &[curl, Need::Root], an_ejection_is_seen_in_the_api),
     ]);
 }

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use mesh_core::model::resource::Resources;
 use mesh_core::task::backoff::Backoff;
-use mesh_core::telemetry::build_info;
+use mesh_xds::Kind;
 use mesh_xds::client::Session;
-use mesh_xds::metadata;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -20,10 +17,12 @@ use tonic::Streaming;
 
 use super::cache::Cache;
 use super::connect::{ConnectError, connect};
+use super::metrics::Metrics;
 use super::{XdsConfig, XdsStatus};
+use crate::error::chain;
 
 /// Between two tries to connect: at first, and at most.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long the first resources may stay incomplete before what is whole of them is served.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -41,7 +40,7 @@ const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 /// Why a stream ended.
 #[derive(Debug, Error)]
-enum StreamError {
+pub(super) enum StreamError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error("the control plane ended the stream")]
@@ -61,29 +60,29 @@ pub(super) struct Client {
     /// When to stop waiting for what is missing of the first resources; set by the first stream, once.
     patience: Option<Instant>,
     settled: bool,
-    resources: watch::Sender<Arc<Resources>>,
-    status: watch::Sender<XdsStatus>,
+    outputs: Outputs,
+}
+
+/// Where it is told on.
+pub(super) struct Outputs {
+    pub resources: watch::Sender<Arc<Resources>>,
+    pub status: watch::Sender<XdsStatus>,
+    pub metrics: Metrics,
 }
 
 impl Client {
-    pub fn new(
-        config: XdsConfig,
-        session: Session,
-        cache: Option<Cache>,
-        resources: watch::Sender<Arc<Resources>>,
-        status: watch::Sender<XdsStatus>,
-    ) -> Self {
-        Self { config, session, cache, cache_due: None, patience: None, settled: false, resources, status }
+    pub fn new(config: XdsConfig, session: Session, cache: Option<Cache>, outputs: Outputs) -> Self {
+        Self { config, session, cache, cache_due: None, patience: None, settled: false, outputs }
     }
 
     pub async fn run(mut self) {
         // Clients that lost the same server must not come back in step.
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1, fastrand::u64(..));
         loop {
-            let before = self.status.borrow().responses;
+            let before = self.outputs.status.borrow().responses;
             let Err(error) = self.stream().await;
             let words = chain(&error);
-            if self.status.borrow().responses > before {
+            if self.outputs.status.borrow().responses > before {
                 backoff.reset();
             }
             if backoff.failures() == 0 {
@@ -91,7 +90,8 @@ impl Client {
             } else {
                 tracing::debug!(server = self.config.server, error = words, "still no control plane");
             }
-            self.status.send_modify(|status| {
+            self.outputs.metrics.disconnected();
+            self.outputs.status.send_modify(|status| {
                 status.connected = false;
                 status.last_error = Some(words);
             });
@@ -110,14 +110,15 @@ impl Client {
         let channel = connect(&self.config.server).await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
         // The first requests go along with the call: a server may answer nothing, headers included, before it has them.
-        for request in self.session.connected(self.node()) {
+        for request in self.session.connected(self.config.node()) {
             send(&requests, request).await?;
         }
         let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(RESPONSE_BYTES_MAX);
         let responses = service.delta_aggregated_resources(ReceiverStream::new(outgoing)).await;
         let mut responses = responses.map_err(StreamError::Refused)?.into_inner();
         tracing::info!(server = self.config.server, "connected to the control plane");
-        self.status.send_modify(|status| {
+        self.outputs.metrics.connected(self.outputs.status.borrow().streams == 0);
+        self.outputs.status.send_modify(|status| {
             status.connected = true;
             status.streams += 1;
         });
@@ -136,7 +137,9 @@ impl Client {
         response: DeltaDiscoveryResponse,
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
     ) -> Result<(), StreamError> {
+        let kind = Kind::from_type_url(&response.type_url);
         let step = self.session.response(response);
+        self.outputs.metrics.answered(kind, kind.is_none() || !step.refused.is_empty());
         for error in &step.refused {
             tracing::warn!(error = chain(error), "a resource of the control plane is refused");
         }
@@ -147,7 +150,7 @@ impl Client {
             self.cache_due.get_or_insert_with(|| Instant::now() + CACHE_DELAY);
         }
         let waiting_for: Vec<String> = self.session.waiting_for().iter().cloned().collect();
-        self.status.send_modify(|status| {
+        self.outputs.status.send_modify(|status| {
             status.responses += 1;
             status.from_cache = false;
             status.refused += step.refused.len() as u64;
@@ -164,8 +167,8 @@ impl Client {
 
     fn publish(&self) {
         if let Some(published) = self.session.published() {
-            self.resources.send_replace(published.clone());
-            self.status.send_modify(|status| status.published = true);
+            self.outputs.resources.send_replace(published.clone());
+            self.outputs.status.send_modify(|status| status.published = true);
         }
     }
 
@@ -188,26 +191,13 @@ impl Client {
             Err(error) => tracing::error!(%error, "writing the xDS cache panicked"),
         }
     }
-
-    fn node(&self) -> Node {
-        Node {
-            id: self.config.node_id.clone(),
-            metadata: Some(metadata::to_struct(&self.config.metadata)),
-            user_agent_name: "mesh-proxy".to_owned(),
-            user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(build_info::VERSION.to_owned())),
-            ..Node::default()
-        }
-    }
 }
 
-async fn next(responses: &mut Streaming<DeltaDiscoveryResponse>) -> Result<DeltaDiscoveryResponse, StreamError> {
+pub(super) async fn next<T>(responses: &mut Streaming<T>) -> Result<T, StreamError> {
     responses.message().await.map_err(StreamError::Refused)?.ok_or(StreamError::Ended)
 }
 
-async fn send(
-    requests: &mpsc::Sender<DeltaDiscoveryRequest>,
-    request: DeltaDiscoveryRequest,
-) -> Result<(), StreamError> {
+pub(super) async fn send<T>(requests: &mpsc::Sender<T>, request: T) -> Result<(), StreamError> {
     requests.send_timeout(request, SEND_TIMEOUT).await.map_err(|_| StreamError::Stuck)
 }
 
@@ -217,15 +207,4 @@ async fn due(when: Option<Instant>) {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
     }
-}
-
-/// An error with everything behind it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text += &format!(": {inner}");
-        source = inner.source();
-    }
-    text
 }
