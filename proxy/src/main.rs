@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 use mesh_core::task::ready::Readiness;
 use mesh_core::telemetry::log;
 use mesh_proxy::ambient::CaptureOptions;
@@ -16,7 +15,7 @@ use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
-    let flags = Flags::parse();
+    let flags = Flags::of_process();
     log::init("info");
     match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, Command, CommandFactory, FromArgMatches, Parser};
 use mesh_core::config::duration;
 
 use super::Config;
@@ -83,7 +83,17 @@ pub enum Mode {
     Bind(IpAddr),
 }
 
+/// The modes that a variable may turn off, too: `MESH_SIDECAR=false` excludes nothing.
+const SWITCHES: [(&str, &str); 2] = [("capture", "MESH_CAPTURE"), ("sidecar", "MESH_SIDECAR")];
+
 impl Flags {
+    /// Those of this process. Ends it where they are wrong, and where help is asked for.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let matches = command(|variable| std::env::var(variable).ok()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
     /// How the control plane's listeners are opened; of no meaning without `--xds`.
     #[must_use]
     pub fn mode(&self) -> Mode {
@@ -104,6 +114,16 @@ impl Flags {
             ..config
         }
     }
+}
+
+/// The command line as it is read beside these variables.
+fn command(variable: impl Fn(&str) -> Option<String>) -> Command {
+    let is_off = |name| {
+        let value = variable(name)?.to_ascii_lowercase();
+        Some(matches!(value.as_str(), "" | "0" | "f" | "false" | "n" | "no" | "off"))
+    };
+    let off = SWITCHES.into_iter().filter(|(_, name)| is_off(name) == Some(true));
+    off.fold(Flags::command(), |command, (flag, _)| command.mut_arg(flag, |flag| flag.env(None::<&'static str>)))
 }
 
 impl std::fmt::Display for HostPort {
@@ -139,8 +159,16 @@ mod tests {
     }
 
     #[test]
+    fn a_variable_turns_a_mode_off() {
+        for (value, is_left) in [("false", false), ("OFF", false), ("", false), ("true", true), ("1", true)] {
+            let command = command(|name| (name == "MESH_SIDECAR").then(|| value.to_owned()));
+            let sidecar = command.get_arguments().find(|flag| flag.get_id() == "sidecar").unwrap();
+            assert_eq!(sidecar.get_env().is_some(), is_left, "{value:?}");
+        }
+    }
+
+    #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory;
         Flags::command().debug_assert();
     }
 
