@@ -10,11 +10,11 @@ pub mod metrics; // what is counted
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use http::{StatusCode, Uri, header};
 use mesh_core::model::snapshot::Snapshot;
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use ejections::{EjectionReports, Report};
+use ejections::EjectionReports;
 use metrics::Metrics;
 use peer::{Caller, Ends};
 use view::{Filter, List};
@@ -61,14 +61,13 @@ pub struct ErrorBody {
 }
 
 /// Everything this module serves; `PATHS` and the router below go together.
-const PATHS: [&str; 11] = [
+const PATHS: [&str; 10] = [
     "/v1/version",
     "/v1/services",
     "/v1/endpoints",
     "/v1/conditions",
     "/v1/snapshot",
     "/v1/watch?after=N",
-    "/v1/proxies/{node}/ejections",
     "/metrics",
     "/livez",
     "/readyz",
@@ -91,7 +90,6 @@ pub fn router(sources: Sources, more: Vec<(Router, Vec<String>)>) -> Router {
         .route("/v1/conditions", get(conditions))
         .route("/v1/snapshot", get(snapshot))
         .route("/v1/watch", get(watch_snapshots))
-        .route("/v1/proxies/{node}/ejections", post(report_ejections))
         .route("/metrics", get(scrape))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -235,21 +233,6 @@ async fn watch_snapshots(State(mut sources): State<Sources>, after: Result<Query
     }
     let number = sources.snapshots.borrow().number;
     Json(List::<()>::new(number, Vec::new())).into_response()
-}
-
-async fn report_ejections(
-    State(sources): State<Sources>,
-    Path(node): Path<String>,
-    report: Result<Json<Report>, JsonRejection>,
-) -> Response {
-    let report = match report {
-        Ok(Json(report)) => report,
-        Err(rejection) => return refuse(rejection.status(), rejection.body_text()),
-    };
-    match sources.ejections.replace(&node, report, Instant::now()) {
-        Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => refuse(StatusCode::TOO_MANY_REQUESTS, error.to_string()),
-    }
 }
 
 async fn scrape(State(sources): State<Sources>) -> Response {

@@ -7,7 +7,7 @@ mod app; // what runs inside the containers
 #[path = "compose/project.rs"]
 mod project; // one Compose project
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,7 @@ services:
 /// A mesh over all containers of this host.
 struct Dev {
     daemon: Daemon,
-    _state: tempfile::TempDir,
+    state: tempfile::TempDir,
 }
 
 impl Dev {
@@ -54,7 +54,7 @@ impl Dev {
         let folder = state.path().display().to_string();
         let daemon = Daemon::start("mesh-ctl", &["dev", "--exposed-by-default", "--no-host", "--state-dir", &folder]);
         daemon.wait_for_log("calls of meshed containers");
-        Self { daemon, _state: state }
+        Self { daemon, state }
     }
 
     /// What `mesh-ctl get endpoints` says of a project's service: the state by container name.
@@ -62,7 +62,7 @@ impl Dev {
         let line = self.daemon.wait_for_log("API http://");
         let server = line.split("API ").nth(1)?.split(',').next()?.to_owned();
         let arguments = ["get", "endpoints", "-o", "json", "--server", &server];
-        let output = std::process::Command::new(binary("mesh-ctl")).args(arguments).output().unwrap();
+        let output = Command::new(binary("mesh-ctl")).args(arguments).output().unwrap();
         let value: Value = serde_json::from_slice(&output.stdout).ok()?;
         let found = value["items"]
             .as_array()?
@@ -102,8 +102,7 @@ fn replicas_come_and_go(project: &Project, clients: &[&str]) {
     docker(&["exec", &all[2], "/app", "get", "http://127.0.0.1:8080", "/fail"]);
     everybody(&all[..2]);
     // It still answers who dials it as such, with what it has to say.
-    let asked =
-        std::process::Command::new("docker").args(["exec", &all[0], "/app", "get", &address, "/"]).output().unwrap();
+    let asked = Command::new("docker").args(["exec", &all[0], "/app", "get", &address, "/"]).output().unwrap();
     assert!(String::from_utf8_lossy(&asked.stdout).starts_with("FAILED 500"), "{asked:?}");
     nothing_failed(project, clients);
 }
@@ -151,6 +150,27 @@ fn a_project_that_knows_nothing_is_meshed() {
         calls.lines.len() > before + 10 && calls.last(5).failures().is_empty()
     });
     println!("direct {:?} after the kill", killed.elapsed());
+
+    // What it left in network namespaces goes on demand.
+    let client = namespace_of(&project.replica("kept"));
+    assert!(routes(&client).contains("240.240."), "{}", routes(&client));
+    let folder = dev.state.path().display().to_string();
+    // Of this engine's containers there may be some of somebody else's mesh.
+    let arguments = ["cleanup", "--yes", "--docker", "none", "--state-dir", &folder];
+    let cleaned = Command::new(binary("mesh-ctl")).args(arguments).output().unwrap();
+    assert!(String::from_utf8_lossy(&cleaned.stdout).contains(&client), "{cleaned:?}");
+    assert!(!routes(&client).contains("240.240."), "{}", routes(&client));
+}
+
+/// The engine's file of a container's network namespace.
+fn namespace_of(container: &str) -> String {
+    docker(&["inspect", "-f", "{{.NetworkSettings.SandboxKey}}", container]).trim().replace("/var/run", "/run")
+}
+
+fn routes(namespace: &str) -> String {
+    let enter = format!("--net={namespace}");
+    let shown = Command::new("nsenter").args([&enter, "ip", "route", "show", "table", "local"]).output().unwrap();
+    String::from_utf8(shown.stdout).unwrap()
 }
 
 /// Its callers, in place of the example's.
@@ -225,7 +245,7 @@ impl SharedRoot {
     }
 
     fn set(how: &str) {
-        assert!(std::process::Command::new("mount").args([how, "/"]).status().unwrap().success(), "mount {how} /");
+        assert!(Command::new("mount").args([how, "/"]).status().unwrap().success(), "mount {how} /");
     }
 }
 
@@ -243,7 +263,7 @@ fn free_port() -> u16 {
 
 fn ready(admin: u16) -> bool {
     let url = format!("http://127.0.0.1:{admin}/readyz");
-    std::process::Command::new("curl").args(["-sf", &url]).output().is_ok_and(|output| output.status.success())
+    Command::new("curl").args(["-sf", &url]).output().is_ok_and(|output| output.status.success())
 }
 
 fn main() -> ExitCode {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh_core::model::names::EndpointId;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 /// Proxies remembered at most, and ejections of each; a report beyond is refused.
@@ -15,30 +14,18 @@ pub const PROXIES_MAX: usize = 1024;
 pub const EJECTIONS_MAX: usize = 4096;
 
 /// No ejection is believed for longer than this without being told again: a proxy that has gone silent ejects nobody. One that
-/// lives tells at every change, and every [`REPORT_INTERVAL`] while it has somebody out.
+/// lives repeats its report several times in that time.
 pub const EJECTION_MAX: Duration = Duration::from_secs(30);
 
-/// How often a proxy repeats its report while the list is not empty; two may get lost.
-pub const REPORT_INTERVAL: Duration = Duration::from_secs(10);
-
-/// The body of `POST /v1/proxies/{node}/ejections`: every endpoint that this proxy has out now. It replaces what the proxy
-/// said before, so that a lost report is mended by the next one; an empty list takes all back.
-///
-/// ```json
-/// {"ejections": [{"endpoint": "<container id>@<start>", "for_ms": 30000, "reason": "5 consecutive 5xx"}]}
-/// ```
-///
-/// `{node}` is the proxy's node id, as its xDS stream says it; `endpoint` is the `id` of `GET /v1/endpoints`. Answers: 204; 422
-/// for a body that is not of this shape, and says where; 429 over a limit. While it holds, `GET /v1/endpoints` shows the
-/// endpoint as `"state": "ejected"`, unless it is not ready or draining anyway, with the reason, the proxies and the time left.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Every endpoint that a proxy has out now. It replaces what the proxy said before, so that a lost report is mended by the next
+/// one; an empty list takes all back. While it holds, `GET /v1/endpoints` shows the endpoint as `"state": "ejected"`, unless it
+/// is not ready or draining anyway, with the reason, the proxies and the time left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub ejections: Vec<ReportedEjection>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReportedEjection {
     /// As the endpoint's `id`.
     pub endpoint: EndpointId,

@@ -92,7 +92,8 @@ impl Controller {
             let mut state = self.lock();
             for kind in &looks.under_way {
                 if state.unknown.insert(*kind) {
-                    tracing::warn!(runtime = %kind, "does not say what runs; nothing of it is touched until it does");
+                    // It may be busy with a start; one that is lost is its provider's to warn of.
+                    tracing::info!(runtime = %kind, "has not said yet what runs; nothing of it is touched until it does");
                 }
             }
         }

@@ -1,13 +1,18 @@
 //! `mesh-ctl cleanup`: removes all that Weft ever made on this host: containers, networks and images that carry its mark,
-//! processes by pid and start time, and its state. Rules and routes of capture end with the proxy that made them.
+//! processes by pid and start time, its state, and the routes and rules that a killed proxy left in network namespaces.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use mesh_discovery::config::{Environment, default_state_dir};
+use ipnet::IpNet;
+use mesh_discovery::config::{Config, Environment, default_state_dir};
 use mesh_discovery::runtime::docker::sweep;
 use mesh_discovery::runtime::process;
+use mesh_proxy::error::chain;
+use mesh_proxy::intercept::capture::remove;
+use mesh_proxy::intercept::netns::NetworkNamespace;
+use mesh_proxy::intercept::watch::docker_folder;
 
 use super::project::confirmed;
 use crate::args::CleanupArguments;
@@ -43,12 +48,39 @@ pub async fn run(arguments: CleanupArguments) -> anyhow::Result<ExitCode> {
         }
         Err(reason) => eprintln!("no engine is asked: {reason}"),
     }
+    left.extend(uncapture().await);
     if state_dir.exists() {
         std::fs::remove_dir_all(&state_dir).with_context(|| format!("{} cannot be removed", state_dir.display()))?;
         println!("folder {}", state_dir.display());
     }
     anyhow::ensure!(left.is_empty(), "not everything could be removed:\n{}", left.join("\n"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes away what capture left: in the host's network namespace, and in those of containers. What it says could not be.
+async fn uncapture() -> Vec<String> {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("network namespaces are left alone: entering them takes root");
+        return Vec::new();
+    }
+    let IpNet::V4(range) = Config::ephemeral().vip_range else { return Vec::new() };
+    let cleaned = tokio::task::spawn_blocking(move || {
+        let files = std::fs::read_dir(docker_folder()).into_iter().flatten().flatten();
+        // A file whose container has stopped is no namespace any more.
+        let opened = files.filter_map(|file| NetworkNamespace::open(file.path()).ok());
+        let all = std::iter::once(None).chain(opened.map(Some));
+        let mut left = Vec::new();
+        for namespace in all {
+            let name = namespace.as_ref().map_or("this host's".to_owned(), |one| one.path().display().to_string());
+            match remove(namespace.as_ref(), range) {
+                Ok(true) => println!("network namespace {name}"),
+                Ok(false) => {}
+                Err(error) => left.push(format!("network namespace {name}: {}", chain(&error))),
+            }
+        }
+        left
+    });
+    cleaned.await.unwrap_or_else(|error| vec![error.to_string()])
 }
 
 /// The state folder and the demo's, each with processes of its own.
