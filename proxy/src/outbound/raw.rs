@@ -64,7 +64,7 @@ async fn run(
     let upstream = connect(&cluster, way, choice, record).await?;
     let _open = record.open_connection();
     flags.end_orderly();
-    let copied = forward::copy(stream, upstream, Bytes::new(), &worker.copying).await;
+    let copied = forward::copy_to_end(stream, upstream, Bytes::new(), &worker.copying).await;
     record.copied(&copied);
     Ok(())
 }
@@ -104,7 +104,7 @@ async fn pass_through(
     record.passes_through();
     let upstream = connect::connect(&way.origin, address, Instant::now() + PASS_THROUGH_CONNECT_TIMEOUT).await?;
     stream.flags().end_orderly();
-    let copied = forward::copy(stream, upstream, Bytes::new(), &worker.copying).await;
+    let copied = forward::copy_to_end(stream, upstream, Bytes::new(), &worker.copying).await;
     record.copied(&copied);
     Ok(())
 }

@@ -37,5 +37,5 @@ async fn run(body: UpstreamBody, switching: OnUpgrade, record: &mut Record) -> R
     let parts = upgraded.downcast::<TokioIo<ClientStream>>().map_err(|_| not_ours())?;
     let mut client = parts.io.into_inner();
     client.put_back(parts.read_buf);
-    Ok(forward::copy(client, upstream, read_ahead, record.scratch()).await)
+    Ok(forward::copy_to_end(client, upstream, read_ahead, record.scratch()).await)
 }

@@ -107,6 +107,39 @@ async fn bytes_are_carried_with_half_close() {
 }
 
 #[tokio::test]
+async fn a_reset_is_passed_on_both_ways() {
+    let (told, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let backend = Backend::raw(move |mut stream: TcpStream| {
+        let told = told.clone();
+        async move {
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).await.unwrap();
+            write(&mut stream, "half of it").await;
+            if &word == b"break" {
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                return;
+            }
+            told.send(stream.read(&mut word).await.map_err(|error| error.kind())).unwrap();
+        }
+    })
+    .await;
+    let mesh = Mesh::start(&yaml("protocol: tcp", &endpoints(&[backend.address]))).await;
+    let reset = std::io::ErrorKind::ConnectionReset;
+
+    let mut stream = TcpStream::connect(mesh.proxy).await.unwrap();
+    write(&mut stream, "break").await;
+    let ended = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await.unwrap();
+    assert_eq!(ended.map_err(|error| error.kind()), Err(reset), "what was cut looks whole");
+
+    let mut stream = TcpStream::connect(mesh.proxy).await.unwrap();
+    write(&mut stream, "leave").await;
+    stream.read_exact(&mut [0; 10]).await.unwrap();
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(stream);
+    assert_eq!(tokio::time::timeout(PATIENCE, seen.recv()).await.unwrap(), Some(Err(reset)));
+}
+
+#[tokio::test]
 async fn auto_tells_http_from_servers_that_speak_first() {
     let web = Backend::saying(200, "hello").await;
     let mesh = Mesh::start(&yaml("protocol: auto", &endpoints(&[web.address]))).await;
