@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use mesh_core::model::names::ServiceId;
@@ -24,7 +25,7 @@ use crate::detect::peek::{WAIT_MAX, peek};
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
 use crate::http::client::Client;
-use crate::http::server::{Served, serve_h1, serve_h2};
+use crate::http::server::{Served, answering_half_closed, serve_h1, serve_h2};
 use crate::identity::rotate::SharedTls;
 use crate::intercept::original_dst::original_destination;
 use crate::listen::stream::ClientStream;
@@ -278,9 +279,12 @@ async fn http(
     http2: bool,
 ) -> ConnectionEnd {
     let caller = Rc::clone(&way);
+    let is_captured = way.gone.is_some();
+    let stream = if is_captured && !http2 { answering_half_closed(stream, &client) } else { stream };
     let answer = {
         let (worker, client) = (Rc::clone(worker), Rc::clone(&client));
         service_fn(move |request: Request<Incoming>| {
+            client.heard(request.body().is_end_stream());
             let answered = outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), request);
             async move { Ok::<_, Infallible>(answered.await) }
         })

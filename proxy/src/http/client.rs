@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::{HeaderValue, Version};
@@ -28,6 +29,8 @@ pub struct Client {
     ends_by_close: Cell<bool>,
     /// When the last request ended, or the connection began.
     idle_since: Cell<Instant>,
+    /// A request was heard to its end, and is being answered.
+    answering: Arc<AtomicBool>,
     /// The proxy drains until its last request, or switched connection, is over.
     _held: Drain,
 }
@@ -55,6 +58,7 @@ impl Client {
             requests: Cell::new(0),
             ends_by_close: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
+            answering: Arc::default(),
             _held: held,
         }
     }
@@ -63,6 +67,17 @@ impl Client {
         self.active.set(self.active.get() + 1);
         self.requests.set(self.requests.get() + 1);
         self.ends_by_close.set(version == Version::HTTP_10);
+    }
+
+    /// A request was heard; `whole` if nothing more of it is to come.
+    pub fn heard(&self, whole: bool) {
+        self.answering.store(whole, Ordering::Relaxed);
+    }
+
+    /// Whether a request is being answered of which nothing more is to come. For the layer that reads the connection.
+    #[must_use]
+    pub fn answering(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.answering)
     }
 
     #[must_use]
@@ -77,6 +92,7 @@ impl Client {
 
     pub fn end_request(&self, now: Instant) {
         self.active.set(self.active.get().saturating_sub(1));
+        self.answering.store(false, Ordering::Relaxed);
         self.idle_since.set(now);
     }
 

@@ -37,6 +37,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// A client that is done sending may have left, or wait for its answer: so long it is taken for waiting.
+const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
+
 /// What a client that is too slow with its request head is told (RFC 9110 section 15.5.9).
 const HEADER_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\
     proxy-status: mesh; error=http_request_error; details=\"SI stream_idle_timeout\"\r\n\r\n";
@@ -133,6 +136,13 @@ where
         .await
 }
 
+/// For clients that know nothing of us: one that ends its side with its request gets an answer all the same, as it would from most
+/// servers.
+#[must_use]
+pub fn answering_half_closed(stream: ClientStream, client: &Client) -> ClientStream {
+    stream.holding_end_while(client.answering())
+}
+
 /// Polls a connection until it ends, drains, or its client has taken too long.
 struct Driven {
     drain: Drain,
@@ -173,6 +183,8 @@ struct Clock<'c> {
     one_at_a_time: bool,
     phase: Phase,
     requests_seen: u64,
+    /// When the client was found to be done sending.
+    half_closed: Option<Instant>,
     /// When the timer fires; none while it has fired and nobody needs it.
     armed: Option<Instant>,
 }
@@ -189,8 +201,8 @@ enum Phase {
 
 impl<'c> Clock<'c> {
     fn new(client: &'c Client, flags: std::sync::Arc<StreamFlags>, one_at_a_time: bool) -> Self {
-        let mut clock =
-            Self { client, flags, one_at_a_time, phase: Phase::Idle { read: 0 }, requests_seen: 0, armed: None };
+        let phase = Phase::Idle { read: 0 };
+        let mut clock = Self { client, flags, one_at_a_time, phase, requests_seen: 0, half_closed: None, armed: None };
         clock.armed = Some(clock.idle_deadline());
         clock
     }
@@ -201,6 +213,9 @@ impl<'c> Clock<'c> {
 
     /// Looks at what happened in the poll just done.
     fn observe(&mut self) {
+        if self.half_closed.is_none() && self.flags.end_is_held_back() {
+            self.half_closed = Some(Instant::now());
+        }
         let read = self.flags.read_bytes();
         let seen = std::mem::replace(&mut self.requests_seen, self.client.requests());
         self.phase = match self.phase {
@@ -218,7 +233,7 @@ impl<'c> Clock<'c> {
         match self.phase {
             Phase::Idle { .. } => Some(self.idle_deadline()),
             Phase::Head { since } => Some(since + self.client.limits.header_timeout),
-            Phase::Busy => None,
+            Phase::Busy => self.half_closed.map(|since| since + HALF_CLOSED_MAX),
         }
     }
 
@@ -238,6 +253,7 @@ impl<'c> Clock<'c> {
                     self.armed = Some(deadline);
                 }
                 Some(_) if matches!(self.phase, Phase::Head { .. }) => return Poll::Ready(Served::HeaderTimeout),
+                Some(_) if self.phase == Phase::Busy => return Poll::Ready(Served::Closed),
                 Some(_) => return Poll::Ready(Served::Idle),
             }
         }

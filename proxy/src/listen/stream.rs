@@ -21,12 +21,20 @@ pub struct StreamFlags {
     read: AtomicU64,
     /// A response was cut: closing must not look like an orderly end.
     reset_on_close: AtomicBool,
+    /// The client is done sending, which is kept from whoever reads.
+    end_held_back: AtomicBool,
 }
 
 impl StreamFlags {
     #[must_use]
     pub fn read_bytes(&self) -> u64 {
         self.read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client is done sending, and waits for an answer.
+    #[must_use]
+    pub fn end_is_held_back(&self) -> bool {
+        self.end_held_back.load(Ordering::Relaxed)
     }
 
     pub fn reset_on_close(&self) {
@@ -51,17 +59,28 @@ pub struct ClientStream {
     /// Read already, to be read again.
     prefix: Bytes,
     flags: Arc<StreamFlags>,
+    /// While this is true its end is not told.
+    holds_end: Option<Arc<AtomicBool>>,
 }
 
 impl ClientStream {
     #[must_use]
     pub fn plain(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { transport: Transport::Plain(stream), prefix, flags: Arc::default() }
+        Self { transport: Transport::Plain(stream), prefix, flags: Arc::default(), holds_end: None }
     }
 
     #[must_use]
     pub fn tls(stream: TlsStream<TcpStream>) -> Self {
-        Self { transport: Transport::Tls(Box::new(stream)), prefix: Bytes::new(), flags: Arc::default() }
+        let transport = Transport::Tls(Box::new(stream));
+        Self { transport, prefix: Bytes::new(), flags: Arc::default(), holds_end: None }
+    }
+
+    /// Its end is not told while `held`: a reader that takes it for the client's having left would not answer any more. Nobody is
+    /// woken when `held` ends; who ends it reads again.
+    #[must_use]
+    pub fn holding_end_while(mut self, held: Arc<AtomicBool>) -> Self {
+        self.holds_end = Some(held);
+        self
     }
 
     #[must_use]
@@ -108,6 +127,11 @@ impl AsyncRead for ClientStream {
         };
         let read = (buf.filled().len() - before) as u64;
         this.flags.read.store(this.flags.read.load(Ordering::Relaxed) + read, Ordering::Relaxed);
+        let is_end = matches!(polled, Poll::Ready(Ok(()))) && read == 0 && buf.remaining() > 0;
+        if is_end && this.holds_end.as_ref().is_some_and(|held| held.load(Ordering::Relaxed)) {
+            this.flags.end_held_back.store(true, Ordering::Relaxed);
+            return Poll::Pending;
+        }
         polled
     }
 }

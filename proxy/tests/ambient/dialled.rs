@@ -1,6 +1,7 @@
 //! What is dialled decides.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
 
 use mesh_core::model::endpoint::{CaptureMode, EndpointState};
 
@@ -68,6 +69,20 @@ fn a_virtual_ip_is_the_service() {
     eventually("refusals are counted", || {
         (proxy.metric("mesh_requests_total", &["client.shop", "NR"]) == 2.0).then_some(())
     });
+}
+
+#[test]
+fn a_caller_that_is_done_sending_gets_its_answers() {
+    let Some(shop) = Shop::open() else { return };
+    let _proxy = Proxy::capturing(&shop.told());
+    for address in [format!("{VIRTUAL}:8080"), "10.78.0.11:8080".to_owned()] {
+        let mut stream = shop.client.connect(&address).unwrap();
+        stream.write_all("GET / HTTP/1.1\r\nhost: web\r\n\r\n".repeat(3).as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answers = String::new();
+        stream.read_to_string(&mut answers).unwrap();
+        assert_eq!(answers.matches(" 10.78.0.2").count(), 3, "{address}: {answers}");
+    }
 }
 
 #[test]
