@@ -19,6 +19,7 @@ use mesh_core::task::drain::Drain;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::detect::peek::{WAIT_MAX, peek};
@@ -53,6 +54,8 @@ pub struct Caller {
     pub services: Arc<[ServiceId]>,
     /// False while nobody has said yet whose namespace it is.
     pub is_known: bool,
+    /// Until then somebody may be about to say it.
+    pub naming_until: Instant,
     /// Begins when the namespace is gone.
     pub gone: Drain,
 }
@@ -79,8 +82,7 @@ struct Arrival {
     way: Rc<Way>,
 }
 
-/// How long a connection out of a namespace that nobody has named waits for its name: the engine's news of a new container comes
-/// a little after its first act.
+/// How long a connection out of a namespace that nobody has named waits for its name, as long as one may still come.
 const NAMING_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Carries one connection to its end.
@@ -132,7 +134,8 @@ async fn carry_captured(
         }
     };
     // Whoever it is when the time is up is taken as it is.
-    let _ = tokio::time::timeout(NAMING_WAIT_MAX, caller.wait_for(|caller| caller.is_known)).await;
+    let until = caller.borrow().naming_until.min(Instant::now() + NAMING_WAIT_MAX);
+    let _ = tokio::time::timeout_at(until, caller.wait_for(|caller| caller.is_known)).await;
     let Caller { origin, services, gone, .. } = caller.borrow().clone();
     drop(caller);
     let gone = Some(gone);

@@ -18,6 +18,7 @@ use mesh_core::task::drain::{self, Drain, Drainer};
 use mesh_core::task::ready::NotReady;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 
 use super::metrics::{Counted, Metrics};
 use super::origin::origin;
@@ -37,6 +38,10 @@ const COUNT_OLDER_EVERY: Duration = Duration::from_secs(10);
 /// The waits after failures.
 const RETRY_BASE: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// The engine's news of a new container come a little after its first act: so long after its namespace was captured they are
+/// awaited. A container that nobody names by then is most likely none of ours, and its calls are not kept waiting.
+const NAMING_MAX: Duration = Duration::from_millis(1500);
 
 /// What is to be done with a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +81,8 @@ enum End {
 struct Open {
     captured: Captured,
     caller: watch::Sender<Caller>,
+    /// Until then it may get a name.
+    naming_until: Instant,
     /// Its holders are the connections.
     connections: Drainer,
     keys: [Arc<str>; 2],
@@ -137,7 +144,8 @@ impl Namespace {
     /// Hands the listeners to the workers.
     fn serve(&self, mut captured: Captured, wanted: &Wanted) -> Open {
         let (connections, gone) = drain::channel();
-        let (caller, told) = watch::channel(self.caller(wanted, gone));
+        let naming_until = Instant::now() + NAMING_MAX;
+        let (caller, told) = watch::channel(self.caller(wanted, naming_until, gone));
         let keys = ["ipv4", "ipv6"].map(|family| Arc::from(format!("{} {family}", self.id)));
         let (mut ipv4, mut ipv6) = (Vec::new(), Vec::new());
         for listeners in captured.take_listeners() {
@@ -149,12 +157,12 @@ impl Namespace {
         }
         let (namespace, addresses) = (self.id, captured.addresses().len());
         tracing::info!(%namespace, source = %wanted.source, port = captured.port(), addresses, "a namespace is captured");
-        Open { captured, caller, connections, keys }
+        Open { captured, caller, naming_until, connections, keys }
     }
 
-    fn caller(&self, wanted: &Wanted, gone: Drain) -> Caller {
+    fn caller(&self, wanted: &Wanted, naming_until: Instant, gone: Drain) -> Caller {
         let origin = origin(self.id.inode, self.handle.clone(), wanted);
-        Caller { origin, services: Arc::clone(&wanted.services), is_known: wanted.is_known, gone }
+        Caller { origin, services: Arc::clone(&wanted.services), is_known: wanted.is_known, naming_until, gone }
     }
 
     /// Keeps it as it should be, for as long as it should be.
@@ -189,12 +197,12 @@ impl Namespace {
         if before != wanted.source {
             tracing::info!(namespace = %self.id, source = %wanted.source, "a captured namespace has a name");
         }
-        open.caller.send_replace(self.caller(wanted, gone));
+        open.caller.send_replace(self.caller(wanted, open.naming_until, gone));
         open.captured.set_addresses(&wanted.addresses)
     }
 
     async fn give_back(mut self, open: Open, end: End) {
-        let Open { captured, caller, mut connections, keys } = open;
+        let Open { captured, caller, mut connections, keys, .. } = open;
         drop(caller);
         // Taking the rules away makes the kernel wait.
         let released = spawn_blocking(move || captured.release()).await;

@@ -3,12 +3,13 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use http::{HeaderValue, Version};
 use mesh_core::model::resource::Limits;
 use mesh_core::task::drain::Drain;
+
+use crate::listen::stream::Answering;
 
 /// A client's connection, as its requests see it.
 #[derive(Debug)]
@@ -29,8 +30,8 @@ pub struct Client {
     ends_by_close: Cell<bool>,
     /// When the last request ended, or the connection began.
     idle_since: Cell<Instant>,
-    /// A request was heard to its end, and is being answered.
-    answering: Arc<AtomicBool>,
+    /// What the layer that reads the connection is told.
+    answering: Arc<Answering>,
     /// The proxy drains until its last request, or switched connection, is over.
     _held: Drain,
 }
@@ -71,12 +72,14 @@ impl Client {
 
     /// A request was heard; `whole` if nothing more of it is to come.
     pub fn heard(&self, whole: bool) {
-        self.answering.store(whole, Ordering::Relaxed);
+        if whole {
+            self.answering.begin();
+        }
     }
 
     /// Whether a request is being answered of which nothing more is to come. For the layer that reads the connection.
     #[must_use]
-    pub fn answering(&self) -> Arc<AtomicBool> {
+    pub fn answering(&self) -> Arc<Answering> {
         Arc::clone(&self.answering)
     }
 
@@ -92,7 +95,7 @@ impl Client {
 
     pub fn end_request(&self, now: Instant) {
         self.active.set(self.active.get().saturating_sub(1));
-        self.answering.store(false, Ordering::Relaxed);
+        self.answering.end();
         self.idle_since.set(now);
     }
 

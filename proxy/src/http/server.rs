@@ -37,7 +37,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(60);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client that is done sending may have left, or wait for its answer: so long it is taken for waiting.
+/// A client that is done sending may have left, or wait for its answer: so long without a byte for it, it is taken for waiting.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 
 /// What a client that is too slow with its request head is told (RFC 9110 section 15.5.9).
@@ -157,14 +157,20 @@ impl Driven {
     ) -> Served {
         let mut timer = pin!(tokio::time::sleep_until(clock.idle_deadline().into()));
         let mut started = pin!(self.drain.started());
-        let draining = &mut self.draining;
+        let (draining, mut last) = (&mut self.draining, false);
         std::future::poll_fn(|cx| {
             let mut graceful = false;
             if !*draining && started.as_mut().poll(cx).is_ready() {
                 *draining = true;
                 graceful = true;
             }
-            match poll(cx, graceful) {
+            let mut polled = poll(cx, graceful);
+            // Nothing more is to come: this request is its last.
+            if polled.is_pending() && !last && clock.flags.end_is_held_back() {
+                last = true;
+                polled = poll(cx, true);
+            }
+            match polled {
                 Poll::Ready(Ok(())) if *draining => Poll::Ready(Served::Drained),
                 Poll::Ready(Ok(())) => Poll::Ready(Served::Closed),
                 Poll::Ready(Err(error)) => Poll::Ready(Served::Broken(error)),
@@ -183,8 +189,8 @@ struct Clock<'c> {
     one_at_a_time: bool,
     phase: Phase,
     requests_seen: u64,
-    /// When the client was found to be done sending.
-    half_closed: Option<Instant>,
+    /// The client is done sending: when it was last written to, and how much it was by then.
+    half_closed: Option<(Instant, u64)>,
     /// When the timer fires; none while it has fired and nobody needs it.
     armed: Option<Instant>,
 }
@@ -213,8 +219,11 @@ impl<'c> Clock<'c> {
 
     /// Looks at what happened in the poll just done.
     fn observe(&mut self) {
-        if self.half_closed.is_none() && self.flags.end_is_held_back() {
-            self.half_closed = Some(Instant::now());
+        if self.flags.end_is_held_back() {
+            let written = self.flags.written_after_end();
+            if self.flags.is_full() || self.half_closed.is_none_or(|(_, before)| before != written) {
+                self.half_closed = Some((Instant::now(), written));
+            }
         }
         let read = self.flags.read_bytes();
         let seen = std::mem::replace(&mut self.requests_seen, self.client.requests());
@@ -233,7 +242,8 @@ impl<'c> Clock<'c> {
         match self.phase {
             Phase::Idle { .. } => Some(self.idle_deadline()),
             Phase::Head { since } => Some(since + self.client.limits.header_timeout),
-            Phase::Busy => self.half_closed.map(|since| since + HALF_CLOSED_MAX),
+            Phase::Busy if self.flags.is_full() => None,
+            Phase::Busy => self.half_closed.map(|(since, _)| since + HALF_CLOSED_MAX),
         }
     }
 

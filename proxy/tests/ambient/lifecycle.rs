@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use mesh_core::model::endpoint::EndpointState;
 use mesh_proxy::ambient::{CaptureOptions, Containers};
@@ -109,6 +110,12 @@ fn one_that_appears_is_captured_before_it_is_named_and_given_back_if_it_never_is
     assert_eq!(app.get(&format!("{VIRTUAL}:8080"), "web").unwrap_or_default(), "HTTP/1.1 503 Service Unavailable");
     assert_eq!(app.get("10.78.0.11:8080", "web").unwrap(), "one 10.78.0.2", "its network is told by what it dialled");
     assert_eq!(proxy.metric("mesh_requests_total", &["unknown"]), 2.0);
+    // Whoever has no name for long is not waited for: half a second each, otherwise.
+    eventually("calls of the unnamed take no longer than others", || {
+        let began = Instant::now();
+        other.get("10.78.0.11:8080", "web").unwrap();
+        (began.elapsed() < Duration::from_millis(250) && proxy.captured() == 2.0).then_some(())
+    });
 
     proxy.told.send_replace(one_endpoint().workload_at("client.shop", &sandboxes[0].path, 1).resources());
     eventually("it has its name", || {
