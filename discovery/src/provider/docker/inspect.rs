@@ -71,9 +71,10 @@ pub enum NetworkMode {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     pub network_id: Arc<str>,
-    pub address: IpAddr,
-    /// The host's own address there; internal networks have none.
-    pub gateway: Option<IpAddr>,
+    /// IPv4 first; never none.
+    pub addresses: Vec<IpAddr>,
+    /// The host's own addresses there; internal networks have none.
+    pub gateways: Vec<IpAddr>,
     pub aliases: Vec<Arc<str>>,
 }
 
@@ -170,17 +171,15 @@ fn tcp_port(exposed: &str) -> Option<u16> {
     if protocol == "tcp" { port.parse().ok().filter(|port| *port > 0) } else { None }
 }
 
-/// IPv4 where there is one: virtual IPs and what is captured are IPv4 too.
 fn attachment(endpoint: EndpointSettings) -> Option<Attachment> {
-    let address = |text: Option<String>| text.and_then(|text| text.parse::<IpAddr>().ok());
-    let (address, gateway) = match address(endpoint.ip_address) {
-        Some(v4) => (v4, address(endpoint.gateway)),
-        None => (address(endpoint.global_ipv6_address)?, address(endpoint.ipv6_gateway)),
+    let those = |texts: [Option<String>; 2]| -> Vec<IpAddr> {
+        texts.into_iter().flatten().filter_map(|text| text.parse().ok()).collect()
     };
-    Some(Attachment {
+    let addresses = those([endpoint.ip_address, endpoint.global_ipv6_address]);
+    (!addresses.is_empty()).then(|| Attachment {
         network_id: endpoint.network_id.unwrap_or_default().into(),
-        address,
-        gateway,
+        addresses,
+        gateways: those([endpoint.gateway, endpoint.ipv6_gateway]),
         aliases: endpoint.aliases.unwrap_or_default().into_iter().map(Into::into).collect(),
     })
 }

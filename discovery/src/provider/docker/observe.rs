@@ -98,8 +98,8 @@ fn foreign_addresses(containers: &Containers, endpoints: &[ObservedEndpoint]) ->
         .collect();
     let live = containers.values().filter(|container| matches!(container.phase, Phase::Running | Phase::Paused));
     let attachments = live.flat_map(|container| container.attachments.values());
-    let addresses = attachments.flat_map(|attachment| std::iter::once(attachment.address).chain(attachment.gateway));
-    addresses.filter(|address| !own.contains(address)).collect()
+    let addresses = attachments.flat_map(|attachment| attachment.addresses.iter().chain(&attachment.gateways));
+    addresses.filter(|address| !own.contains(address)).copied().collect()
 }
 
 /// The container as a member of its service, or none, with conditions that say why.

@@ -61,13 +61,14 @@ pub(super) fn find(
         remarks.push((ConditionKind::InvalidLabel, message));
         None
     });
-    let addresses = owner.attachments.iter().filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name));
-    let address = |attachment: &Attachment| NetworkAddress {
-        network: attachment.network_id.clone(),
-        address: attachment.address,
+    let attached = owner.attachments.iter().filter(|(name, _)| chosen.is_none_or(|chosen| chosen == *name));
+    let on_network = |(_, attachment): (&String, &Attachment)| {
+        let network = attachment.network_id.clone();
+        let address = move |address: &IpAddr| NetworkAddress { network: network.clone(), address: *address };
+        attachment.addresses.iter().map(address).collect::<Vec<_>>()
     };
     let place = Place {
-        addresses: addresses.map(|(_, attachment)| address(attachment)).collect(),
+        addresses: attached.flat_map(on_network).collect(),
         networks: owner.attachments.values().map(|attachment| attachment.network_id.clone()).collect(),
         namespace_path: owner.namespace_path.clone(),
         aliases: aliases(container, &own_names),
@@ -123,7 +124,7 @@ fn chosen_network<'a>(
 fn host_addresses(containers: &Containers, scope: &Scope) -> Vec<NetworkAddress> {
     let attachments = containers.values().flat_map(|container| container.attachments.values());
     let gateways: BTreeMap<&Arc<str>, IpAddr> =
-        attachments.filter_map(|attachment| Some((&attachment.network_id, attachment.gateway?))).collect();
+        attachments.filter_map(|attachment| Some((&attachment.network_id, *attachment.gateways.first()?))).collect();
     let first = scope.host_address.or_else(|| gateways.values().next().copied());
     let host =
         NetworkAddress { network: HOST_NETWORK.into(), address: first.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) };

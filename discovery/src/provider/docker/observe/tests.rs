@@ -121,6 +121,19 @@ fn the_address_of_one_that_will_take_part_is_its_services_beforehand() {
 }
 
 #[test]
+fn a_network_of_both_families_is_reached_by_both_ipv4_first() {
+    let both = json!({"GlobalIPv6Address": "fd00::5", "IPv6Gateway": "fd00::1"});
+    let observation = seen(vec![container("web", 5, json!({"NetworkSettings": {"Networks": {"net": both}}}))]);
+    let addresses: Vec<String> = only(&observation).addresses.iter().map(|at| at.address.to_string()).collect();
+    assert_eq!(addresses, ["10.0.0.5", "fd00::5"]);
+    let foreign: Vec<String> = observation.foreign_addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(foreign, ["10.0.0.254", "fd00::1"], "the host's own");
+    let six = json!({"IPAddress": "", "Gateway": "", "GlobalIPv6Address": "fd00::5"});
+    let observation = seen(vec![container("web", 5, json!({"NetworkSettings": {"Networks": {"net": six}}}))]);
+    assert_eq!(only(&observation).addresses[0].address.to_string(), "fd00::5");
+}
+
+#[test]
 fn others_without_the_wanted_label_do_not_exist() {
     let scope =
         Scope { exposed_by_default: true, only_label: Some(("mesh.run".into(), "7".into())), host_address: None };
