@@ -124,8 +124,8 @@ impl Unit {
         let name: Arc<str> = self.spec.id.to_string().into();
         let attachment = Attachment {
             network_id: "net1".into(),
-            address: self.address,
-            gateway: Some(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254))),
+            addresses: vec![self.address],
+            gateways: vec![IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254))],
             aliases: vec![self.spec.id.service.as_str().into()],
         };
         let ports: BTreeSet<u16> = self.spec.service.service_ports.iter().map(|port| port.port).collect();
