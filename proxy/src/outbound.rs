@@ -33,6 +33,7 @@ pub mod record; // what is counted and logged when a request ends
 mod attempt; // one try: an endpoint, a connection, an exchange
 mod retry; // tries, until one answers
 mod switch; // a connection that becomes something else
+mod relay; // bytes both ways, and the end of both connections
 pub mod raw; // a connection that is no HTTP
 pub mod way; // where a connection comes from, and where it was going
 

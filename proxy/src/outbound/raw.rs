@@ -12,6 +12,7 @@ use mesh_core::model::policy::RetryOn;
 
 use super::attempt::{connection_permit, dial};
 use super::record::Record;
+use super::relay::relay;
 use super::retry::pick;
 use super::way::{Toward, Way};
 use super::{Worker, acquire};
@@ -24,7 +25,7 @@ use crate::resilience::outlier::Outcome;
 use crate::resilience::timeout::Deadlines;
 use crate::route::dialled::Choice;
 use crate::state::local::LocalCluster;
-use crate::tcp::forward;
+
 use crate::upstream::connect;
 
 /// Where nothing is known about a destination, its caller's own patience counts; this only bounds what we hold for it.
@@ -64,7 +65,7 @@ async fn run(
     let upstream = connect(&cluster, way, choice, record).await?;
     let _open = record.open_connection();
     flags.end_orderly();
-    let copied = forward::copy_to_end(stream, upstream, Bytes::new(), &worker.copying).await;
+    let copied = relay(stream, upstream, Bytes::new(), &worker.copying).await;
     record.copied(&copied);
     Ok(())
 }
@@ -104,7 +105,7 @@ async fn pass_through(
     record.passes_through();
     let upstream = connect::connect(&way.origin, address, Instant::now() + PASS_THROUGH_CONNECT_TIMEOUT).await?;
     stream.flags().end_orderly();
-    let copied = forward::copy_to_end(stream, upstream, Bytes::new(), &worker.copying).await;
+    let copied = relay(stream, upstream, Bytes::new(), &worker.copying).await;
     record.copied(&copied);
     Ok(())
 }

@@ -5,10 +5,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::record::Record;
+use super::relay::relay;
 use super::way;
 use crate::error::ProxyError;
 use crate::listen::stream::ClientStream;
-use crate::tcp::forward::{self, Copied};
+use crate::tcp::forward::Copied;
 use crate::upstream::response_body::UpstreamBody;
 
 /// Starts copying as soon as the client has got its 101. The task ends with either connection; the record it owns holds the
@@ -37,5 +38,5 @@ async fn run(body: UpstreamBody, switching: OnUpgrade, record: &mut Record) -> R
     let parts = upgraded.downcast::<TokioIo<ClientStream>>().map_err(|_| not_ours())?;
     let mut client = parts.io.into_inner();
     client.put_back(parts.read_buf);
-    Ok(forward::copy_to_end(client, upstream, read_ahead, record.scratch()).await)
+    Ok(relay(client, upstream, read_ahead, record.scratch()).await)
 }

@@ -8,14 +8,9 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-
-use crate::listen::stream::ClientStream;
 
 /// So much is read at once; measured as the best trade of copies against system calls.
 const SCRATCH_BYTES: usize = 256 * 1024;
@@ -49,7 +44,7 @@ pub enum Side {
 
 /// Copies until both directions are done, or one breaks. `read_ahead` was read from upstream already, and goes to the client
 /// first.
-async fn copy(
+pub async fn copy(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut upstream: impl AsyncRead + AsyncWrite + Unpin,
     read_ahead: Bytes,
@@ -68,23 +63,6 @@ async fn copy(
     })
     .await;
     Copied { to_upstream_bytes: up.bytes, to_client_bytes: down.bytes, broken: ended }
-}
-
-/// Copies until both connections are over, and closes them as they ended: whoever is left when the other one broke off is told by
-/// a reset. An orderly end would make what was cut look whole.
-pub async fn copy_to_end(
-    mut client: ClientStream,
-    mut upstream: TcpStream,
-    read_ahead: Bytes,
-    scratch: &Scratch,
-) -> Copied {
-    let copied = copy(&mut client, &mut upstream, read_ahead, scratch).await;
-    if copied.broken.is_some() {
-        client.flags().reset_on_close();
-        // One that is gone already needs no telling.
-        let _ = SockRef::from(&upstream).set_linger(Some(Duration::ZERO));
-    }
-    copied
 }
 
 /// One direction.
