@@ -203,6 +203,9 @@ async fn perform(mesh: &Mesh, stage: &Stage, arguments: &DemoArguments) -> anyho
     let _: Value = mesh.api.call(Method::PUT, &format!("/v1/projects/{PROJECT}"), Some(&project)).await?;
     story.until_ready(wanted as usize, Instant::now() + READY_TIMEOUT).await?;
     story.tell_discovered().await?;
+    if let Stage::Docker(_) = stage {
+        until_captured(mesh, wanted).await?;
+    }
     let dialer = Dialer::new(&format!("http://front.{PROJECT}:8080"), Some(mesh.http_proxy))?;
     until_reachable(&dialer).await?;
     println!(
@@ -287,6 +290,24 @@ async fn project(stage: &Stage) -> anyhow::Result<Project> {
     let directory = std::env::current_dir().context("there is no current folder")?;
     let overrides = Overrides { project_name: Some(PROJECT.to_owned()), runtime: Some(runtime), directory };
     Ok(compose::read("examples/shop/compose.yaml", FILE, &environment, &overrides)?)
+}
+
+/// Until the calls of every container are captured: a connection that one opens before that goes past the mesh, for as long as it is
+/// kept.
+async fn until_captured(mesh: &Mesh, wanted: u32) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    loop {
+        let metrics = mesh.admin.text("/metrics").await?;
+        let captured = metrics.lines().find_map(|line| line.strip_prefix("mesh_captured_namespaces "));
+        let captured: u32 = captured.and_then(|count| count.parse().ok()).unwrap_or(0);
+        if captured >= wanted {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            bail!("the calls of only {captured} of {wanted} containers are captured");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Until a first whole answer came through the mesh; users come after that.
