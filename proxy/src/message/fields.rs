@@ -1,0 +1,273 @@
+//! Fields (RFC 9110 section 5): in the order they came in, in one piece of memory, with the names that matter known.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+use std::fmt;
+
+use super::name::Name;
+
+/// A stretch of a head's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Span {
+    start: u32,
+    length: u32,
+}
+
+/// Where one field stands in the text.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    name: Name,
+    letters: Span,
+    value: Span,
+}
+
+/// All fields of a head, or of trailers.
+#[derive(Clone, Default)]
+pub struct Fields {
+    text: Vec<u8>,
+    entries: Vec<Entry>,
+    /// Which known names there are: one bit each.
+    known: u32,
+}
+
+/// One field. Its value is without the white space around it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Field<'f> {
+    pub name: Name,
+    /// The name as it was written.
+    pub letters: &'f [u8],
+    pub value: &'f [u8],
+}
+
+impl Fields {
+    /// Room for a usual head, so that it grows only when it is an unusual one.
+    #[must_use]
+    pub fn with_capacity(text_bytes: usize, fields: usize) -> Self {
+        Self { text: Vec::with_capacity(text_bytes), entries: Vec::with_capacity(fields), known: 0 }
+    }
+
+    /// Keeps text that belongs to the head without being a field of it.
+    pub fn store(&mut self, text: &[u8]) -> Span {
+        let start = place(self.text.len());
+        self.text.extend_from_slice(text);
+        Span { start, length: place(text.len()) }
+    }
+
+    #[must_use]
+    pub fn text(&self, span: Span) -> &[u8] {
+        &self.text[span.start as usize..][..span.length as usize]
+    }
+
+    /// One more field, behind all others. Name and value must be valid (RFC 9110 sections 5.1 and 5.5): nothing here looks at them.
+    pub fn push(&mut self, letters: &[u8], value: &[u8]) {
+        self.push_known(Name::of(letters), letters, value);
+    }
+
+    /// One more field of ours.
+    pub fn add(&mut self, name: Name, value: &[u8]) {
+        self.push_known(name, name.as_bytes(), value);
+    }
+
+    /// One more field, whose name was told already.
+    pub fn push_known(&mut self, name: Name, letters: &[u8], value: &[u8]) {
+        let letters = self.store(letters);
+        let value = self.store(value);
+        self.known |= name.bit();
+        self.entries.push(Entry { name, letters, value });
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether there is a field of that (known) name.
+    #[must_use]
+    pub fn has(&self, name: Name) -> bool {
+        self.known & name.bit() != 0 && self.entries.iter().any(|entry| entry.name == name)
+    }
+
+    /// The value of the first field of that (known) name.
+    #[must_use]
+    pub fn get(&self, name: Name) -> Option<&[u8]> {
+        self.all(name).next()
+    }
+
+    /// The values of all fields of that (known) name, in order.
+    pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let entries = if self.known & name.bit() == 0 { &[][..] } else { &self.entries };
+        entries.iter().filter(move |entry| entry.name == name).map(|entry| self.text(entry.value))
+    }
+
+    /// The members of the list that all fields of that (known) name make together (RFC 9110 section 5.6.1), empty ones left out.
+    pub fn members(&self, name: Name) -> impl Iterator<Item = &[u8]> {
+        let members = self.all(name).flat_map(|value| value.split(|byte| *byte == b','));
+        members.map(trimmed).filter(|member| !member.is_empty())
+    }
+
+    /// Whether that list has `token`, whatever its case.
+    #[must_use]
+    pub fn has_member(&self, name: Name, token: &[u8]) -> bool {
+        self.members(name).any(|member| member.eq_ignore_ascii_case(token))
+    }
+
+    /// Every field, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.entries.iter().map(|entry| self.field(entry))
+    }
+
+    /// The value of the first field with these letters, whatever their case. For names that are not known.
+    #[must_use]
+    pub fn named(&self, letters: &[u8]) -> Option<&[u8]> {
+        self.iter().find(|field| field.letters.eq_ignore_ascii_case(letters)).map(|field| field.value)
+    }
+
+    pub fn remove(&mut self, name: Name) {
+        if self.known & name.bit() != 0 {
+            self.entries.retain(|entry| entry.name != name);
+            self.known &= !name.bit();
+        }
+    }
+
+    /// Keeps the fields of which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(Field<'_>) -> bool) {
+        let Self { text, entries, known } = self;
+        let of = |span: Span| &text[span.start as usize..][..span.length as usize];
+        entries.retain(|entry| keep(Field { name: entry.name, letters: of(entry.letters), value: of(entry.value) }));
+        *known = entries.iter().fold(0, |known, entry| known | entry.name.bit());
+    }
+
+    /// Makes it the only field of that (known) name: in the place of the first, or behind all others.
+    pub fn set(&mut self, name: Name, value: &[u8]) {
+        if !self.has(name) {
+            return self.add(name, value);
+        }
+        let value = self.store(value);
+        let mut first = true;
+        self.entries.retain_mut(|entry| {
+            if entry.name != name {
+                return true;
+            }
+            entry.value = value;
+            std::mem::take(&mut first)
+        });
+    }
+
+    /// Appends a member to the list of that (known) name.
+    pub fn append(&mut self, name: Name, member: &[u8]) {
+        if !self.has(name) {
+            return self.add(name, member);
+        }
+        let last = self.entries.iter().rposition(|entry| entry.name == name).unwrap_or_default();
+        let before = self.entries[last].value;
+        let start = place(self.text.len());
+        self.text.extend_from_within(before.start as usize..(before.start + before.length) as usize);
+        self.text.extend_from_slice(b", ");
+        self.text.extend_from_slice(member);
+        self.entries[last].value = Span { start, length: place(self.text.len()) - start };
+    }
+
+    /// How much memory its text takes, values that were replaced included.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    fn field(&self, entry: &Entry) -> Field<'_> {
+        Field { name: entry.name, letters: self.text(entry.letters), value: self.text(entry.value) }
+    }
+}
+
+/// Heads are limited to far less than 4 GiB by whoever reads them.
+fn place(bytes: usize) -> u32 {
+    u32::try_from(bytes).expect("a head is limited to less than 4 GiB")
+}
+
+/// Without the optional white space around it (RFC 9110 section 5.6.3).
+#[must_use]
+pub fn trimmed(text: &[u8]) -> &[u8] {
+    let is_space = |byte: &u8| *byte == b' ' || *byte == b'\t';
+    let start = text.iter().position(|byte| !is_space(byte)).unwrap_or(text.len());
+    let end = text.iter().rposition(|byte| !is_space(byte)).map_or(start, |last| last + 1);
+    &text[start..end]
+}
+
+impl fmt::Debug for Fields {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl fmt::Debug for Field<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.letters.escape_ascii(), self.value.escape_ascii())
+    }
+}
+
+impl<L: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(L, V)> for Fields {
+    fn from_iter<I: IntoIterator<Item = (L, V)>>(fields: I) -> Self {
+        let mut all = Self::default();
+        for (letters, value) in fields {
+            all.push(letters.as_ref(), value.as_ref());
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(all: &[(&str, &str)]) -> Fields {
+        all.iter().copied().collect()
+    }
+
+    fn shown(fields: &Fields) -> String {
+        fields.iter().map(|field| format!("{field:?}\n")).collect()
+    }
+
+    #[test]
+    fn order_case_and_repetition_stay() {
+        let all = fields(&[("Host", "a"), ("X-One", "1"), ("via", "b"), ("X-one", "2")]);
+        assert_eq!(shown(&all), "Host: a\nX-One: 1\nvia: b\nX-one: 2\n");
+        assert_eq!(all.get(Name::Host), Some(b"a".as_slice()));
+        assert_eq!(all.named(b"x-ONE"), Some(b"1".as_slice()));
+        assert!(all.has(Name::Via) && !all.has(Name::Te));
+    }
+
+    #[test]
+    fn one_is_set_in_place_of_all() {
+        let mut all = fields(&[("Host", "a"), ("x", "1"), ("host", "b")]);
+        all.set(Name::Host, b"c");
+        all.set(Name::Te, b"trailers");
+        assert_eq!(shown(&all), "Host: c\nx: 1\nte: trailers\n");
+        all.remove(Name::Host);
+        assert_eq!(shown(&all), "x: 1\nte: trailers\n");
+        assert_eq!(all.get(Name::Host), None);
+    }
+
+    #[test]
+    fn lists_are_read_over_all_fields() {
+        let mut all = fields(&[("Connection", "close, , X-A"), ("connection", "Upgrade")]);
+        let members: Vec<&[u8]> = all.members(Name::Connection).collect();
+        assert_eq!(members, [b"close".as_slice(), b"X-A", b"Upgrade"]);
+        assert!(all.has_member(Name::Connection, b"upgrade") && !all.has_member(Name::Connection, b"up"));
+        all.append(Name::Connection, b"z");
+        all.append(Name::Via, b"1.1 mesh");
+        assert_eq!(shown(&all), "Connection: close, , X-A\nconnection: Upgrade, z\nvia: 1.1 mesh\n");
+        all.retain(|field| field.name == Name::Via);
+        assert!(!all.has(Name::Connection) && all.len() == 1);
+    }
+
+    #[test]
+    fn white_space_goes_from_both_ends() {
+        let check = |text: &str, expected: &str| assert_eq!(trimmed(text.as_bytes()), expected.as_bytes());
+        check(" \ta b\t ", "a b");
+        check(" \t", "");
+        check("", "");
+    }
+}

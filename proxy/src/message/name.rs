@@ -1,0 +1,149 @@
+//! The field names that mean something to a proxy. All others are carried as they are.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+/// A field name, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Name {
+    Other,
+    Connection,
+    ContentLength,
+    ContentType,
+    Expect,
+    Forwarded,
+    GrpcMessage,
+    GrpcStatus,
+    GrpcTimeout,
+    Host,
+    KeepAlive,
+    MaxForwards,
+    ProxyConnection,
+    ProxyStatus,
+    RetryAfter,
+    Te,
+    Trailer,
+    TransferEncoding,
+    Upgrade,
+    Via,
+    XEnvoyRequestTimeout,
+    XForwardedFor,
+    XForwardedHost,
+    XForwardedProto,
+    XRequestId,
+    Http2Settings,
+    Cookie,
+    Date,
+}
+
+/// Every known name as it is written in HTTP/1.1; h2 has it in lower case.
+const NAMES: [(Name, &str); 27] = [
+    (Name::Connection, "connection"),
+    (Name::ContentLength, "content-length"),
+    (Name::ContentType, "content-type"),
+    (Name::Expect, "expect"),
+    (Name::Forwarded, "forwarded"),
+    (Name::GrpcMessage, "grpc-message"),
+    (Name::GrpcStatus, "grpc-status"),
+    (Name::GrpcTimeout, "grpc-timeout"),
+    (Name::Host, "host"),
+    (Name::KeepAlive, "keep-alive"),
+    (Name::MaxForwards, "max-forwards"),
+    (Name::ProxyConnection, "proxy-connection"),
+    (Name::ProxyStatus, "proxy-status"),
+    (Name::RetryAfter, "retry-after"),
+    (Name::Te, "te"),
+    (Name::Trailer, "trailer"),
+    (Name::TransferEncoding, "transfer-encoding"),
+    (Name::Upgrade, "upgrade"),
+    (Name::Via, "via"),
+    (Name::XEnvoyRequestTimeout, "x-envoy-upstream-rq-timeout-ms"),
+    (Name::XForwardedFor, "x-forwarded-for"),
+    (Name::XForwardedHost, "x-forwarded-host"),
+    (Name::XForwardedProto, "x-forwarded-proto"),
+    (Name::XRequestId, "x-request-id"),
+    (Name::Http2Settings, "http2-settings"),
+    (Name::Cookie, "cookie"),
+    (Name::Date, "date"),
+];
+
+impl Name {
+    /// Tells a name by its letters, whatever their case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let is = |known: Name| if name.eq_ignore_ascii_case(known.as_bytes()) { known } else { Name::Other };
+        let first = name.first().map_or(0, u8::to_ascii_lowercase);
+        // Length and first letter leave at most two candidates.
+        match (name.len(), first) {
+            (2, _) => is(Self::Te),
+            (3, _) => is(Self::Via),
+            (4, b'h') => is(Self::Host),
+            (4, b'd') => is(Self::Date),
+            (6, b'c') => is(Self::Cookie),
+            (6, _) => is(Self::Expect),
+            (7, b't') => is(Self::Trailer),
+            (7, b'u') => is(Self::Upgrade),
+            (9, _) => is(Self::Forwarded),
+            (10, b'c') => is(Self::Connection),
+            (10, b'k') => is(Self::KeepAlive),
+            (11, b'g') => is(Self::GrpcStatus),
+            (11, b'r') => is(Self::RetryAfter),
+            (12, b'c') => is(Self::ContentType),
+            (12, b'x') => is(Self::XRequestId),
+            (12, b'p') => is(Self::ProxyStatus),
+            (12, b'm') => is(Self::MaxForwards),
+            (12, b'g') => match is(Self::GrpcMessage) {
+                Self::Other => is(Self::GrpcTimeout),
+                found => found,
+            },
+            (14, b'c') => is(Self::ContentLength),
+            (14, b'h') => is(Self::Http2Settings),
+            (15, _) => is(Self::XForwardedFor),
+            (16, b'x') => is(Self::XForwardedHost),
+            (16, b'p') => is(Self::ProxyConnection),
+            (17, b't') => is(Self::TransferEncoding),
+            (17, b'x') => is(Self::XForwardedProto),
+            (30, _) => is(Self::XEnvoyRequestTimeout),
+            _ => Self::Other,
+        }
+    }
+
+    /// In lower case; empty for [`Name::Other`].
+    #[must_use]
+    pub fn as_bytes(self) -> &'static [u8] {
+        self.as_str().as_bytes()
+    }
+
+    /// In lower case; empty for [`Name::Other`].
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        // The table stands in the order of the enum.
+        match self as usize {
+            0 => "",
+            place => NAMES[place - 1].1,
+        }
+    }
+
+    /// One bit of a set of names.
+    #[must_use]
+    pub(super) const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_name_is_told_whatever_its_case() {
+        for (name, text) in NAMES {
+            assert_eq!(name.as_str(), text, "the table stands in the order of the enum");
+            assert_eq!(Name::of(text.as_bytes()), name);
+            assert_eq!(Name::of(text.to_ascii_uppercase().as_bytes()), name);
+            assert_eq!(Name::of(format!("{text}x").as_bytes()), Name::Other);
+        }
+        for other in ["", "x", "hose", "t\u{e9}", "content-lengti", "grpc-messagf"] {
+            assert_eq!(Name::of(other.as_bytes()), Name::Other, "{other}");
+        }
+    }
+}
