@@ -11,7 +11,35 @@ use mesh_core::model::reason::Reason;
 use thiserror::Error;
 
 use crate::balance::Unavailable;
+use crate::h1::chunked::BadChunk;
+use crate::h1::head::BadHead;
 use crate::resilience::breaker::Limit;
+
+/// What ended a message, or its connection, before it was whole.
+#[derive(Debug, Error)]
+pub enum Broken {
+    #[error("the connection ended in the middle of it")]
+    Ended,
+    #[error("the connection broke off")]
+    Connection { source: io::Error },
+    #[error("its head is malformed")]
+    Head { source: BadHead },
+    #[error("its chunks are malformed")]
+    Chunks { source: BadChunk },
+    #[error("h2 ended it")]
+    Http2 { source: hyper::Error },
+}
+
+impl Broken {
+    /// What came is no HTTP, or not what it said it would be.
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        match self {
+            Self::Head { .. } | Self::Chunks { .. } => true,
+            Self::Ended | Self::Connection { .. } | Self::Http2 { .. } => false,
+        }
+    }
+}
 
 /// Why a request or a raw connection failed.
 #[derive(Debug, Error)]
@@ -42,21 +70,21 @@ pub enum ProxyError {
     RequestTimeout { after: Duration },
     /// The request had not begun to be written.
     #[error("the connection to {address} had closed before the request was sent")]
-    NotSent { address: SocketAddr, source: hyper::Error },
+    NotSent { address: SocketAddr, source: Broken },
     #[error("{address} closed the connection before it answered")]
-    Closed { address: SocketAddr, reused: bool, source: hyper::Error },
+    Closed { address: SocketAddr, reused: bool, source: Broken },
     #[error("{address} refused the stream unseen")]
-    StreamRefused { address: SocketAddr, source: hyper::Error },
+    StreamRefused { address: SocketAddr, source: Broken },
     #[error("{address} reset the stream")]
-    StreamReset { address: SocketAddr, source: hyper::Error },
+    StreamReset { address: SocketAddr, source: Broken },
     #[error("{address} answered what is no HTTP")]
-    Protocol { address: SocketAddr, source: hyper::Error },
+    Protocol { address: SocketAddr, source: Broken },
     #[error("{address} ended its response before it was whole")]
-    ResponseCut { address: SocketAddr, source: hyper::Error },
+    ResponseCut { address: SocketAddr, source: Broken },
     #[error("{address} sent nothing of its response for {after:?}")]
     ResponseIdle { address: SocketAddr, after: Duration },
     #[error("the client's request cannot be read")]
-    ClientCut { source: hyper::Error },
+    ClientCut { source: Broken },
     #[error("the client went away before its response was whole")]
     ClientGone,
     #[error("the client sent nothing of its request for {after:?}")]
@@ -64,13 +92,13 @@ pub enum ProxyError {
     #[error("the client's request head was not whole in time")]
     HeaderTimeout,
     #[error("what the client sent is no HTTP")]
-    BadMessage { source: hyper::Error },
+    BadMessage { source: BadHead },
     #[error("{problem}")]
     BadRequest { problem: &'static str },
     #[error("{problem}")]
     BadResponse { problem: &'static str },
     #[error("switching protocols with {address} failed")]
-    Upgrade { address: SocketAddr, source: hyper::Error },
+    Upgrade { address: SocketAddr, source: Broken },
     #[error("the proxy is shutting down")]
     Draining,
     #[error("every try failed, {attempts} in all; the last one: {last}")]
@@ -139,9 +167,14 @@ impl ProxyError {
         match self {
             Self::NoRoute { .. } | Self::Nobody { .. } => StatusCode::NOT_FOUND,
             Self::TunnelRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::ClientCut { .. } | Self::ClientGone | Self::BadMessage { .. } | Self::BadRequest { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BadMessage { source } => match source {
+                BadHead::Malformed { .. } => StatusCode::BAD_REQUEST,
+                BadHead::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+                BadHead::TooLarge { .. } | BadHead::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                BadHead::Version { .. } => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
+            },
+            Self::ClientCut { .. } | Self::ClientGone | Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::ClientIdle { .. } | Self::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownCluster { .. }
             | Self::NoRouteTable { .. }

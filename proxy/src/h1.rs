@@ -8,6 +8,7 @@ pub mod head; // a head, from bytes
 pub mod target; // what a request line and Host may say
 pub mod framing; // where a message ends
 pub mod chunked; // chunks and trailers, from bytes
+pub mod unread; // what is still to come of a body
 pub mod write; // heads and chunks, to bytes
 pub mod inbox; // what was read and not yet used
 pub mod outbox; // what is to be written and was not yet taken

@@ -1,17 +1,12 @@
 //! Stage 4 of a request's walk, the composer of what a connection passes through: who is it → where was it going → TLS → which protocol → HTTP or
 //! bytes.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http_body::Body as _;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, is_raw_port};
 use mesh_core::model::resource::{Limits, Listener, TlsServer};
@@ -25,8 +20,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::detect::peek::{WAIT_MAX, peek};
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
+use crate::http::asked::Asked;
 use crate::http::client::Client;
-use crate::http::server::{Served, answering_half_closed, serve_h1, serve_h2};
+use crate::http::server_h1::{self, serve_h1};
+use crate::http::server_h2::{self, serve_h2};
 use crate::identity::rotate::SharedTls;
 use crate::intercept::original_dst::original_destination;
 use crate::listen::stream::ClientStream;
@@ -35,7 +32,6 @@ use crate::outbound::way::{self, Toward, Way};
 use crate::outbound::{self, Worker, raw};
 use crate::route::dialled::{CallerView, Destination};
 use crate::upstream::connect::{Origin, tune};
-use crate::upstream::pool_h2::LocalExecutor;
 
 /// Whose connections arrive at a socket, and what is to become of them.
 #[derive(Debug, Clone)]
@@ -281,38 +277,41 @@ async fn http(
     drain: Drain,
     http2: bool,
 ) -> ConnectionEnd {
-    let caller = Rc::clone(&way);
-    let is_captured = way.gone.is_some();
-    let stream = if is_captured && !http2 { answering_half_closed(stream, &client) } else { stream };
     let answer = {
-        let (worker, client) = (Rc::clone(worker), Rc::clone(&client));
-        service_fn(move |request: Request<Incoming>| {
-            client.heard(request.body().is_end_stream());
-            let answered = outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), request);
-            async move { Ok::<_, Infallible>(answered.await) }
-        })
+        let (worker, client, way) = (Rc::clone(worker), Rc::clone(&client), Rc::clone(&way));
+        move |asked: Asked| outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), asked)
     };
-    let served = if http2 {
-        serve_h2(stream, Rc::clone(&client), drain, answer, LocalExecutor).await
-    } else {
-        serve_h1(stream, Rc::clone(&client), drain, answer).await
-    };
-    match served {
-        Served::Closed => ConnectionEnd::Closed,
-        Served::Drained => ConnectionEnd::Drained,
-        Served::Idle => ConnectionEnd::Idle,
-        Served::HeaderTimeout => {
-            outbound::unheard(worker, &client, &caller, &ProxyError::HeaderTimeout);
-            ConnectionEnd::HeaderTimeout
-        }
-        Served::Broken(error) => {
-            tracing::debug!(peer = %client.peer, error = %chain(&error), "a connection broke off");
-            if !error.is_parse() {
-                return ConnectionEnd::Closed;
+    if http2 {
+        return match serve_h2(stream, Rc::clone(&client), drain, answer).await {
+            server_h2::Served::Closed => ConnectionEnd::Closed,
+            server_h2::Served::Idle => ConnectionEnd::Idle,
+            server_h2::Served::Drained => ConnectionEnd::Drained,
+            server_h2::Served::Broken(error) => {
+                tracing::debug!(peer = %client.peer, error = %chain(&error), "a connection broke off");
+                ConnectionEnd::Closed
             }
-            // hyper has answered it already, with 400, 414 or 431.
-            outbound::unheard(worker, &client, &caller, &ProxyError::BadMessage { source: error });
-            ConnectionEnd::BadRequest
+        };
+    }
+    match serve_h1(stream, Rc::clone(&client), drain, answer).await {
+        server_h1::Served::Closed => ConnectionEnd::Closed,
+        server_h1::Served::Idle => ConnectionEnd::Idle,
+        server_h1::Served::Drained => ConnectionEnd::Drained,
+        server_h1::Served::Broken(broken) => {
+            tracing::debug!(peer = %client.peer, error = %chain(&broken), "a connection broke off");
+            ConnectionEnd::Closed
+        }
+        server_h1::Served::Refused(error) => {
+            tracing::debug!(peer = %client.peer, error = %chain(&error), "a request was refused before it was one");
+            outbound::unheard(worker, &client, &way, &error);
+            if matches!(error, ProxyError::HeaderTimeout) {
+                ConnectionEnd::HeaderTimeout
+            } else {
+                ConnectionEnd::BadRequest
+            }
+        }
+        server_h1::Served::Switched(stream, switched) => {
+            switched.run(stream).await;
+            ConnectionEnd::Closed
         }
     }
 }

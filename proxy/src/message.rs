@@ -5,6 +5,8 @@
 
 pub mod fields; // fields, in order, in one piece of memory
 pub mod name; // the names that mean something to a proxy
+pub mod body; // a body on its way
+pub mod hyper; // heads and bodies as hyper has them, for h2
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
@@ -90,6 +92,11 @@ impl RequestHead {
 
     pub fn set_authority(&mut self, authority: &[u8]) {
         self.target.authority = Some(self.fields.store(authority));
+    }
+
+    /// Its authority is what `Host` says; empty where there is none.
+    pub fn take_authority_of_host(&mut self) {
+        self.target.authority = Some(self.fields.span(name::Name::Host).unwrap_or_default());
     }
 
     pub fn set_scheme(&mut self, scheme: &[u8]) {

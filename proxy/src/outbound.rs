@@ -10,15 +10,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, request};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use http::{Method, StatusCode, Version};
 use mesh_core::model::protocol::UpstreamProtocol;
 
 use crate::error::ProxyError;
 use crate::http::access_log::AccessLog;
+use crate::http::asked::{Answer, Asked};
 use crate::http::client::Client;
 use crate::http::{grpc, headers, refuse};
+use crate::message::body::{Body, ClientBody, Interim};
+use crate::message::name::Name;
+use crate::message::{RequestHead, ResponseHead};
 use crate::metrics::{ClusterMetrics, Spoken, WorkerMetrics};
 use crate::resilience::breaker::{self, Limit, Overflow, Permit};
 use crate::resilience::timeout::{Deadlines, Exchange};
@@ -32,13 +35,14 @@ pub mod answer; // the response's body, and what must end with it
 pub mod record; // what is counted and logged when a request ends
 mod attempt; // one try: an endpoint, a connection, an exchange
 mod retry; // tries, until one answers
-mod switch; // a connection that becomes something else
+pub mod switch; // a connection that becomes something else
 mod relay; // bytes both ways, and the end of both connections
 pub mod raw; // a connection that is no HTTP
 pub mod way; // where a connection comes from, and where it was going
 
 use answer::AnswerBody;
 use record::Record;
+use switch::Switched;
 use way::{Exact, Toward, Way};
 
 /// What one worker has for all its requests.
@@ -64,10 +68,11 @@ struct Walk<'w> {
     cluster: Rc<LocalCluster>,
     /// The only endpoint that may take it.
     exact: Option<Exact>,
-    head: request::Parts,
+    head: RequestHead,
     body: ReplayableBody,
+    interim: &'w dyn Interim,
     /// The protocol it wants to switch to.
-    upgrade: Option<HeaderValue>,
+    upgrade: Option<Vec<u8>>,
     protocol: UpstreamProtocol,
     deadlines: Deadlines,
 }
@@ -106,7 +111,7 @@ impl Worker {
     }
 
     /// A version 4 UUID (RFC 9562 section 5.4).
-    fn request_id(&self) -> HeaderValue {
+    fn request_id(&self) -> [u8; 36] {
         let random = self.random.borrow_mut().u128(..);
         let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
         let mut text = [b'-'; 36];
@@ -117,7 +122,7 @@ impl Worker {
                 *place = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
             }
         }
-        HeaderValue::from_bytes(&text).expect("hexadecimal digits and dashes are a field value")
+        text
     }
 }
 
@@ -126,24 +131,24 @@ pub async fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     way: Rc<Way>,
-    mut request: Request<Incoming>,
-) -> Response<AnswerBody> {
+    asked: Asked,
+) -> Answer<AnswerBody, Switched> {
     let started = Instant::now();
-    let version = request.version();
-    client.begin_request(version);
-    let is_grpc = version == Version::HTTP_2 && grpc::is_grpc(request.headers());
+    let Asked { head, body, interim } = asked;
+    let version = head.version;
+    client.begin_request();
+    let is_grpc = version == Version::HTTP_2 && grpc::is_grpc(&head.fields);
     let spoken = match version {
         _ if is_grpc => Spoken::Grpc,
         Version::HTTP_2 => Spoken::Http2,
         _ => Spoken::Http1,
     };
     let mut record = Record::begin(&worker, &client, &way, spoken, started);
-    let switching = hyper::upgrade::on(&mut request);
-    let (head, body) = request.into_parts();
     record.note_head(&head);
 
     // Whom it is for, and which cluster that is. Nothing is known about the destination yet.
-    let walk = match prepare(&worker, &client, &way, head, body, started, &mut record) {
+    let arrived = Arrived { head, body, interim: &*interim };
+    let walk = match prepare(&worker, &client, &way, arrived, started, &mut record) {
         Ok(walk) => walk,
         Err(error) => return refused(error, is_grpc, record),
     };
@@ -158,7 +163,14 @@ pub async fn answer(
         Err(error) => return refused(error, is_grpc, record),
     };
     record.hold(permit);
-    respond(answered, version, switching, record)
+    respond(answered, record)
+}
+
+/// A request as it came.
+struct Arrived<'w> {
+    head: RequestHead,
+    body: Option<ClientBody>,
+    interim: &'w dyn Interim,
 }
 
 /// From the request head to a walk that knows its cluster.
@@ -166,22 +178,23 @@ fn prepare<'w>(
     worker: &'w Rc<Worker>,
     client: &'w Rc<Client>,
     way: &'w Way,
-    mut head: request::Parts,
-    body: Incoming,
+    arrived: Arrived<'w>,
     now: Instant,
     record: &mut Record,
 ) -> Result<Walk<'w>, ProxyError> {
-    let authority = headers::authority(&head).map_err(|problem| ProxyError::BadRequest { problem })?;
-    record.note_authority(&authority);
+    let Arrived { mut head, body, interim } = arrived;
+    headers::settle_authority(&mut head).map_err(|problem| ProxyError::BadRequest { problem })?;
+    record.note_authority(&head);
+    let authority = head.authority().unwrap_or_default();
     if head.method == Method::CONNECT {
-        return Err(ProxyError::TunnelRefused { authority: authority.to_str().unwrap_or_default().to_owned() });
+        return Err(ProxyError::TunnelRefused { authority: String::from_utf8_lossy(authority).into_owned() });
     }
-    let (cluster, exact) = route(worker, client, way, &authority)?;
+    let (cluster, exact) = route(worker, client, way, authority)?;
     record.destined(&cluster, exact.is_some());
     let upgrade = headers::wanted_upgrade(&head);
-    headers::strip_hop_by_hop(&mut head.headers);
-    headers::add_forwarded(&mut head.headers, &client.forwarded_for, client.tls, || worker.request_id());
-    record.note_request_id(&head.headers);
+    headers::strip_hop_by_hop(&mut head.fields);
+    headers::add_forwarded(&mut head.fields, &client.forwarded_for, client.tls, || worker.request_id());
+    record.note_request_id(&head.fields);
     let live = &cluster.live;
     let protocol = match (live.cluster().protocol, head.version) {
         _ if upgrade.is_some() => UpstreamProtocol::Http1,
@@ -190,28 +203,29 @@ fn prepare<'w>(
         (named, _) => named,
     };
     match protocol {
-        UpstreamProtocol::Http2 => {
-            head.headers.remove(HOST);
-            head.uri = headers::absolute_form(&head.uri, &authority)
-                .ok_or(ProxyError::BadRequest { problem: "the authority is no URI's" })?;
-            head.version = Version::HTTP_2;
+        // What an endpoint says of going on with a request does not come back over h2: the client is told at once.
+        UpstreamProtocol::Http2 if head.fields.has_member(Name::Expect, b"100-continue") => {
+            interim.tell(&headers::go_on());
+            head.fields.remove(Name::Expect);
         }
+        UpstreamProtocol::Http2 => {}
         UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream => {
-            head.uri = headers::origin_form(&head.uri);
-            head.headers.insert(HOST, authority.clone());
-            if let Some(wanted) = &upgrade {
-                head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                head.headers.insert(UPGRADE, wanted.clone());
+            // What is of one connection only has to be named as such (RFC 9110 sections 7.8 and 10.1.4).
+            if head.fields.has(Name::Te) {
+                head.fields.add(Name::Connection, b"te");
             }
-            head.version = Version::HTTP_11;
+            if let Some(wanted) = &upgrade {
+                head.fields.append(Name::Connection, b"upgrade");
+                head.fields.add(Name::Upgrade, wanted);
+            }
         }
     }
     let deadlines = Deadlines::new(live.policy(), now);
     // A stream of messages is meant to be silent at times; anything else is not.
-    let idle_timeout = (!grpc::is_grpc(&head.headers)).then_some(client.limits.body_idle_timeout);
+    let idle_timeout = (!grpc::is_grpc(&head.fields)).then_some(client.limits.body_idle_timeout);
     let retries = &live.policy().retry;
     let body = ReplayableBody::new(body, retries.attempts > 0 && !retries.on.is_empty(), idle_timeout);
-    Ok(Walk { worker, client, way, cluster, exact, head, body, upgrade, protocol, deadlines })
+    Ok(Walk { worker, client, way, cluster, exact, head, body, interim, upgrade, protocol, deadlines })
 }
 
 /// The cluster for a request, and the one endpoint of it that may take it where only that one was meant.
@@ -219,10 +233,11 @@ fn route(
     worker: &Worker,
     client: &Client,
     way: &Way,
-    authority: &HeaderValue,
+    authority: &[u8],
 ) -> Result<(Rc<LocalCluster>, Option<Exact>), ProxyError> {
     let local = worker.state.current();
-    let text = authority.to_str().map_err(|_| ProxyError::BadRequest { problem: "the authority is not ASCII" })?;
+    let text =
+        std::str::from_utf8(authority).map_err(|_| ProxyError::BadRequest { problem: "the authority is not ASCII" })?;
     let cluster = |name: &Arc<str>| {
         let cluster = local.clusters.get(name).map(Rc::clone);
         cluster.ok_or_else(|| ProxyError::UnknownCluster { cluster: Arc::clone(name) })
@@ -260,48 +275,49 @@ fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
 }
 
 /// The response of an endpoint, as the client gets it.
-fn respond(
-    answered: retry::Answered,
-    version: Version,
-    switching: hyper::upgrade::OnUpgrade,
-    mut record: Record,
-) -> Response<AnswerBody> {
-    let retry::Answered { response, upgrade, deadlines } = answered;
-    let (mut head, mut body) = response.into_parts();
-    headers::strip_hop_by_hop(&mut head.headers);
-    head.version = version;
-    record.answered(head.status.as_u16(), &head.headers);
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(protocol) = upgrade else {
-            let problem = "the endpoint switched protocols, which nobody asked for";
+fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, Switched> {
+    let retry::Answered { mut head, mut body, upgrade, deadlines } = answered;
+    let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let switched_to = upgrade.filter(|_| is_switch).map(|wanted| match head.fields.get(Name::Upgrade) {
+        Some(protocol) => protocol.to_vec(),
+        None => wanted,
+    });
+    headers::strip_hop_by_hop(&mut head.fields);
+    record.answered(head.status.as_u16(), &head.fields);
+    if is_switch {
+        let problem = "the endpoint switched protocols, which nobody asked for";
+        let (Some(protocol), Some(connection)) = (switched_to, body.into_connection()) else {
             return refused(ProxyError::BadResponse { problem }, false, record);
         };
-        head.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        head.headers.entry(UPGRADE).or_insert(protocol);
-        switch::begin(body, switching, record);
-        return Response::from_parts(head, AnswerBody::empty());
+        head.fields.add(Name::Upgrade, &protocol);
+        return Answer::Switch(head, Switched::new(connection, record));
     }
-    let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if head.status == StatusCode::NO_CONTENT {
+        // It has neither body nor length (RFC 9110 section 8.6).
+        head.fields.remove(Name::ContentLength);
+    }
+    let content_type = head.fields.get(Name::ContentType).and_then(|value| std::str::from_utf8(value).ok());
     let deadline = match Exchange::of_response(false, content_type) {
         // Nobody says where it ends: it may be news without end.
-        Exchange::Plain if !body.is_measured() => None,
+        Exchange::Plain if body.length().is_none() => None,
         Exchange::Plain => deadlines.response_end(Exchange::Plain),
         streaming => {
             body.may_be_silent();
             deadlines.response_end(streaming)
         }
     };
-    Response::from_parts(head, AnswerBody::upstream(body, deadline, record))
+    Answer::Response(head, AnswerBody::upstream(body, deadline, record))
 }
 
 /// Counts and logs what never became a request.
 pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, error: &ProxyError) {
-    client.begin_request(Version::HTTP_11);
+    client.begin_request();
     Record::begin(worker, client, way, Spoken::Http1, Instant::now()).refused(error);
 }
 
 /// A refusal of our own.
-fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Response<AnswerBody> {
+fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Answer<AnswerBody, Switched> {
     record.refused(&error);
-    refuse::response(&error, is_grpc).map(|text| AnswerBody::local(text, record))
+    let (head, text): (ResponseHead, Bytes) = refuse::response(&error, is_grpc);
+    Answer::Response(head, AnswerBody::local(text, record))
 }

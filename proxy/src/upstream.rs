@@ -5,7 +5,8 @@
 
 pub mod connect; // a socket to an address, as seen from somewhere
 pub mod request_body; // what is sent, remembered as far as it may be sent again
-pub mod pool_h1; // one exchange at a time per connection
+pub mod h1; // an HTTP/1.1 connection, and the exchange on it
+pub mod pool_h1; // those that wait for their next exchange
 pub mod pool_h2; // many streams per connection
 pub mod response_body; // what comes back, driving its connection
 pub mod idle; // how long a body may be silent

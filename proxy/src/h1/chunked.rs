@@ -119,6 +119,12 @@ impl Chunked {
         self.state == State::Over
     }
 
+    /// What is still to come of the chunk that is being read.
+    #[must_use]
+    pub fn left_bytes(&self) -> u64 {
+        if let State::Data(left) = self.state { left } else { 0 }
+    }
+
     /// The length of a size line and the size; none while it is not whole.
     fn size_line(&mut self, input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
         let digits = input.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();

@@ -1,42 +1,34 @@
 //! A refusal, as a response: status, `Proxy-Status` (RFC 9209) with the reason code, and a short text for people.
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, HeaderValue, Response, StatusCode};
+use http::{StatusCode, Version};
 
 use crate::error::ProxyError;
-
-pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+use crate::message::ResponseHead;
+use crate::message::fields::Fields;
+use crate::message::name::Name;
 
 /// What the client is told. A gRPC client gets it as gRPC tells things: 200 and `grpc-status` UNAVAILABLE.
 #[must_use]
-pub fn response(error: &ProxyError, grpc: bool) -> Response<Bytes> {
-    let text = Bytes::from(format!("{} {}: {error}\n", error.reason().flag(), error.reason().words()));
-    let mut response = Response::new(if grpc { Bytes::new() } else { text });
-    let headers = response.headers_mut();
-    headers.insert(PROXY_STATUS, proxy_status(error));
+pub fn response(error: &ProxyError, grpc: bool) -> (ResponseHead, Bytes) {
+    let mut fields = Fields::with_capacity(256, 4);
+    fields.add(Name::ProxyStatus, proxy_status(error).as_bytes());
     if grpc {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from_static(grpc_status(error.status())));
-        if let Ok(message) = HeaderValue::from_str(&percent_encoded(&error.to_string())) {
-            headers.insert("grpc-message", message);
-        }
-    } else {
-        let length = response.body().len();
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        *response.status_mut() = error.status();
+        fields.add(Name::ContentType, b"application/grpc");
+        fields.add(Name::GrpcStatus, grpc_status(error.status()).as_bytes());
+        fields.add(Name::GrpcMessage, percent_encoded(&error.to_string()).as_bytes());
+        return (ResponseHead::new(StatusCode::OK, Version::HTTP_11, fields), Bytes::new());
     }
-    response
+    let text = Bytes::from(format!("{} {}: {error}\n", error.reason().flag(), error.reason().words()));
+    fields.add(Name::ContentType, b"text/plain; charset=utf-8");
+    (ResponseHead::new(error.status(), Version::HTTP_11, fields), text)
 }
 
 /// `mesh; error=destination_unavailable; details="NR no_route_found"`.
 #[must_use]
-pub fn proxy_status(error: &ProxyError) -> HeaderValue {
+pub fn proxy_status(error: &ProxyError) -> String {
     let reason = error.reason();
-    let text = format!("mesh; error={}; details=\"{} {}\"", reason.proxy_status(), reason.flag(), reason.words());
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("mesh"))
+    format!("mesh; error={}; details=\"{} {}\"", reason.proxy_status(), reason.flag(), reason.words())
 }
 
 fn grpc_status(status: StatusCode) -> &'static str {

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::name::Name;
+use super::name::{Name, Names};
 
 /// A stretch of a head's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,8 +25,8 @@ struct Entry {
 pub struct Fields {
     text: Vec<u8>,
     entries: Vec<Entry>,
-    /// Which known names there are: one bit each.
-    known: u32,
+    /// Which known names there may be.
+    known: Names,
 }
 
 /// One field. Its value is without the white space around it.
@@ -42,7 +42,7 @@ impl Fields {
     /// Room for a usual head, so that it grows only when it is an unusual one.
     #[must_use]
     pub fn with_capacity(text_bytes: usize, fields: usize) -> Self {
-        Self { text: Vec::with_capacity(text_bytes), entries: Vec::with_capacity(fields), known: 0 }
+        Self { text: Vec::with_capacity(text_bytes), entries: Vec::with_capacity(fields), known: Names::default() }
     }
 
     /// Keeps text that belongs to the head without being a field of it.
@@ -71,7 +71,7 @@ impl Fields {
     pub fn push_known(&mut self, name: Name, letters: &[u8], value: &[u8]) {
         let letters = self.store(letters);
         let value = self.store(value);
-        self.known |= name.bit();
+        self.known.insert(name);
         self.entries.push(Entry { name, letters, value });
     }
 
@@ -88,7 +88,7 @@ impl Fields {
     /// Whether there is a field of that (known) name.
     #[must_use]
     pub fn has(&self, name: Name) -> bool {
-        self.known & name.bit() != 0 && self.entries.iter().any(|entry| entry.name == name)
+        self.known.has(name) && self.entries.iter().any(|entry| entry.name == name)
     }
 
     /// The value of the first field of that (known) name.
@@ -97,9 +97,15 @@ impl Fields {
         self.all(name).next()
     }
 
+    /// Where the value of the first field of that (known) name stands. It stays there, whatever becomes of the field.
+    #[must_use]
+    pub fn span(&self, name: Name) -> Option<Span> {
+        self.entries.iter().find(|entry| entry.name == name).map(|entry| entry.value)
+    }
+
     /// The values of all fields of that (known) name, in order.
     pub fn all(&self, name: Name) -> impl Iterator<Item = &[u8]> {
-        let entries = if self.known & name.bit() == 0 { &[][..] } else { &self.entries };
+        let entries = if self.known.has(name) { &self.entries[..] } else { &[][..] };
         entries.iter().filter(move |entry| entry.name == name).map(|entry| self.text(entry.value))
     }
 
@@ -127,10 +133,21 @@ impl Fields {
     }
 
     pub fn remove(&mut self, name: Name) {
-        if self.known & name.bit() != 0 {
-            self.entries.retain(|entry| entry.name != name);
-            self.known &= !name.bit();
+        self.remove_all(Names::of(&[name]));
+    }
+
+    /// Removes all fields of these names.
+    pub fn remove_all(&mut self, names: Names) {
+        if self.known.has_any(names) {
+            self.entries.retain(|entry| !names.has(entry.name));
+            self.known.remove(names);
         }
+    }
+
+    /// Whether there may be a field of these names: told without a look at them.
+    #[must_use]
+    pub fn may_have(&self, names: Names) -> bool {
+        self.known.has_any(names)
     }
 
     /// Keeps the fields of which `keep` says so.
@@ -138,7 +155,8 @@ impl Fields {
         let Self { text, entries, known } = self;
         let of = |span: Span| &text[span.start as usize..][..span.length as usize];
         entries.retain(|entry| keep(Field { name: entry.name, letters: of(entry.letters), value: of(entry.value) }));
-        *known = entries.iter().fold(0, |known, entry| known | entry.name.bit());
+        *known = Names::default();
+        entries.iter().for_each(|entry| known.insert(entry.name));
     }
 
     /// Makes it the only field of that (known) name: in the place of the first, or behind all others.

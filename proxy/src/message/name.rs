@@ -122,11 +122,39 @@ impl Name {
             place => NAMES[place - 1].1,
         }
     }
+}
 
-    /// One bit of a set of names.
+/// A set of names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Names(u32);
+
+impl Names {
     #[must_use]
-    pub(super) const fn bit(self) -> u32 {
-        1 << self as u32
+    pub const fn of(names: &[Name]) -> Self {
+        let (mut set, mut place) = (0, 0);
+        while place < names.len() {
+            set |= 1 << names[place] as u32;
+            place += 1;
+        }
+        Self(set)
+    }
+
+    #[must_use]
+    pub const fn has(self, name: Name) -> bool {
+        self.0 & 1 << name as u32 != 0
+    }
+
+    #[must_use]
+    pub const fn has_any(self, names: Self) -> bool {
+        self.0 & names.0 != 0
+    }
+
+    pub fn insert(&mut self, name: Name) {
+        self.0 |= 1 << name as u32;
+    }
+
+    pub fn remove(&mut self, names: Self) {
+        self.0 &= !names.0;
     }
 }
 

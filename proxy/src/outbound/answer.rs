@@ -6,18 +6,18 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::record::Record;
 use crate::error::ProxyError;
+use crate::message::Frame;
+use crate::message::body::Body;
 use crate::upstream::response_body::UpstreamBody;
 
 /// What a client is answered with.
 pub struct AnswerBody(Kind);
 
 enum Kind {
-    Empty,
     Local { text: Option<Bytes>, _record: Box<Record> },
     Upstream(Box<FromUpstream>),
 }
@@ -36,11 +36,6 @@ struct Deadline {
 }
 
 impl AnswerBody {
-    #[must_use]
-    pub fn empty() -> Self {
-        Self(Kind::Empty)
-    }
-
     pub(super) fn local(text: Bytes, record: Record) -> Self {
         Self(Kind::Local { text: Some(text).filter(|text| !text.is_empty()), _record: Box::new(record) })
     }
@@ -48,21 +43,18 @@ impl AnswerBody {
     pub(super) fn upstream(body: UpstreamBody, until: Option<Instant>, record: Record) -> Self {
         let began = record.started();
         let deadline = until
-            .filter(|_| !body.is_end_stream())
+            .filter(|_| !body.is_end())
             .map(|until| Deadline { began, sleep: Box::pin(tokio::time::sleep_until(until.into())) });
         Self(Kind::Upstream(Box::new(FromUpstream { body, deadline, record, over: false })))
     }
 }
 
 impl FromUpstream {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ProxyError>>> {
+        let polled = self.body.poll_frame(cx);
         match &polled {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(trailers) = frame.trailers_ref() {
-                    self.record.note_trailers(trailers);
-                }
-            }
+            Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.record.note_trailers(trailers),
+            Poll::Ready(Some(Ok(Frame::Data(_)))) => {}
             Poll::Ready(Some(Err(error))) => {
                 self.over = true;
                 self.record.broke_off(error, Instant::now());
@@ -85,37 +77,33 @@ impl FromUpstream {
 
 impl Drop for FromUpstream {
     fn drop(&mut self) {
-        if !self.over && !self.body.is_end_stream() {
+        if !self.over && !self.body.is_end() {
             self.record.abandoned();
         }
     }
 }
 
 impl Body for AnswerBody {
-    type Data = Bytes;
     type Error = ProxyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ProxyError>>> {
         match &mut self.0 {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Local { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Kind::Local { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
             Kind::Upstream(upstream) => upstream.poll_frame(cx),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         match &self.0 {
-            Kind::Empty => true,
             Kind::Local { text, .. } => text.is_none(),
-            Kind::Upstream(upstream) => upstream.body.is_end_stream(),
+            Kind::Upstream(upstream) => upstream.body.is_end(),
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match &self.0 {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Local { text, .. } => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
-            Kind::Upstream(upstream) => upstream.body.size_hint(),
+            Kind::Local { text, .. } => Some(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Kind::Upstream(upstream) => upstream.body.length(),
         }
     }
 }

@@ -1,24 +1,27 @@
 //! One try: a connection to the endpoint that was picked, reused or new, and the exchange on it.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{Request, Response};
 use mesh_core::model::protocol::UpstreamProtocol;
 use tokio::net::TcpStream;
 
 use super::{Walk, Worker, acquire};
 use crate::endpoint::LiveEndpoint;
 use crate::error::ProxyError;
+use crate::http::headers;
+use crate::message::ResponseHead;
+use crate::message::hyper::{Carried, write_request};
 use crate::resilience::breaker::{Limit, Permit};
 use crate::resilience::timeout::Deadlines;
 use crate::state::local::LocalCluster;
 use crate::upstream::connect::{self, Origin};
-use crate::upstream::pool_h1::{self, ExchangeError, H1Connection, PoolKey};
+use crate::upstream::h1::{ExchangeError, H1Connection};
+use crate::upstream::pool_h1::PoolKey;
 use crate::upstream::pool_h2::{Checkout, H2Stream};
-use crate::upstream::request_body::RequestBody;
-use crate::upstream::response_body::UpstreamBody;
+use crate::upstream::response_body::{UpstreamBody, exchange_h1, exchange_h2};
 
 /// A failed try.
 pub(super) struct FailedTry {
@@ -43,7 +46,7 @@ pub(super) async fn run(
     endpoint: &Arc<LiveEndpoint>,
     address: SocketAddr,
     fresh: bool,
-) -> Result<Response<UpstreamBody>, FailedTry> {
+) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     let key = PoolKey::new(walk.way.origin.id, endpoint, address);
     match walk.protocol {
         UpstreamProtocol::Http2 => over_h2(walk, endpoint, &key).await,
@@ -56,42 +59,42 @@ async fn over_h1(
     endpoint: &Arc<LiveEndpoint>,
     key: PoolKey,
     fresh: bool,
-) -> Result<Response<UpstreamBody>, FailedTry> {
+) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     let pooled = if fresh { None } else { walk.worker.pool_h1.take(&key) };
-    let mut connection = match pooled {
+    let connection = match pooled {
         Some(connection) => connection,
         None => open_h1(walk, endpoint, key).await?,
     };
     let reused = connection.reused();
-    match connection.exchange(walk.request()).await {
-        Ok(response) => Ok(response.map(|incoming| {
-            let pool = std::rc::Rc::clone(&walk.worker.pool_h1);
-            UpstreamBody::h1(incoming, connection, pool, Some(walk.client.limits.body_idle_timeout))
-        })),
-        Err(failed) => Err(FailedTry::of(failed, reused)),
-    }
+    let pool = Rc::clone(&walk.worker.pool_h1);
+    let idle_timeout = walk.client.limits.body_idle_timeout;
+    let interim = |mut head: ResponseHead| {
+        headers::strip_hop_by_hop(&mut head.fields);
+        walk.interim.tell(&head);
+    };
+    let exchange = exchange_h1(connection, pool, &walk.head, walk.body.attempt(), idle_timeout, interim);
+    exchange.await.map_err(|failed| FailedTry::of(failed, reused))
 }
 
 async fn open_h1(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
     let _pending = walk.acquire(Limit::Pending)?;
     let permit = connection_permit(walk.worker, &walk.cluster)?;
     let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
-    pool_h1::handshake(key, endpoint, stream, permit).await
+    Ok(H1Connection::new(key, endpoint, stream, permit))
 }
 
 async fn over_h2(
     walk: &Walk<'_>,
     endpoint: &Arc<LiveEndpoint>,
     key: &PoolKey,
-) -> Result<Response<UpstreamBody>, FailedTry> {
+) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     let address = key.address();
     let stream = stream_h2(walk, endpoint, key).await?;
     let reused = stream.reused();
-    match stream.exchange(address, walk.request()).await {
-        Ok(response) => Ok(response
-            .map(|incoming| UpstreamBody::h2(incoming, stream, address, Some(walk.client.limits.body_idle_timeout)))),
-        Err(failed) => Err(FailedTry::of(failed, reused)),
-    }
+    let request = write_request(&walk.head, Carried(walk.body.attempt()));
+    let request = request.ok_or(ProxyError::BadRequest { problem: "the authority is no URI's" })?;
+    let exchange = exchange_h2(stream, address, request, walk.client.limits.body_idle_timeout);
+    exchange.await.map_err(|failed| FailedTry::of(failed, reused))
 }
 
 /// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.
@@ -139,17 +142,5 @@ impl FailedTry {
     fn of(failed: ExchangeError, reused: bool) -> Self {
         let ExchangeError { error, bytes_sent, response_begun } = failed;
         Self { error, reused, bytes_sent, response_begun }
-    }
-}
-
-impl Walk<'_> {
-    /// The request of one try. Its fields are copied, since another try may need them.
-    fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(self.body.attempt());
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.uri.clone();
-        *request.version_mut() = self.head.version;
-        *request.headers_mut() = self.head.headers.clone();
-        request
     }
 }

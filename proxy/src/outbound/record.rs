@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, request};
 use mesh_core::model::reason::Reason;
 
 use super::Worker;
@@ -15,7 +14,10 @@ use crate::endpoint::{ActiveRequest, LiveEndpoint, OpenConnection};
 use crate::error::{ProxyError, chain};
 use crate::http::access_log::{Entry, began_ms};
 use crate::http::client::Client;
-use crate::http::{grpc, headers};
+use crate::http::grpc;
+use crate::message::RequestHead;
+use crate::message::fields::Fields;
+use crate::message::name::Name;
 use crate::metrics::{ClusterMetrics, Spoken};
 use crate::resilience::breaker::Permit;
 use crate::resilience::outlier::{self, Outcome, Verdict};
@@ -45,9 +47,10 @@ pub struct Record {
 /// What only the access log wants to know.
 #[derive(Default)]
 struct LogFields {
-    head: Option<(http::Method, http::Uri)>,
-    authority: Option<HeaderValue>,
-    request_id: Option<HeaderValue>,
+    method: Option<http::Method>,
+    path: Option<String>,
+    authority: Option<String>,
+    request_id: Option<String>,
     details: Option<String>,
 }
 
@@ -76,21 +79,23 @@ impl Record {
         }
     }
 
-    pub(super) fn note_head(&mut self, head: &request::Parts) {
+    pub(super) fn note_head(&mut self, head: &RequestHead) {
         if let Some(log) = &mut self.log {
-            log.head = Some((head.method.clone(), head.uri.clone()));
+            log.method = Some(head.method.clone());
+            let path = head.path().split(|byte| *byte == b'?').next();
+            log.path = path.filter(|path| !path.is_empty()).map(text);
         }
     }
 
-    pub(super) fn note_authority(&mut self, authority: &HeaderValue) {
+    pub(super) fn note_authority(&mut self, head: &RequestHead) {
         if let Some(log) = &mut self.log {
-            log.authority = Some(authority.clone());
+            log.authority = head.authority().map(text);
         }
     }
 
-    pub(super) fn note_request_id(&mut self, fields: &HeaderMap) {
+    pub(super) fn note_request_id(&mut self, fields: &Fields) {
         if let Some(log) = &mut self.log {
-            log.request_id = fields.get(headers::X_REQUEST_ID).cloned();
+            log.request_id = fields.get(Name::XRequestId).map(text);
         }
     }
 
@@ -102,10 +107,6 @@ impl Record {
 
     pub(super) fn passes_through(&mut self) {
         self.destination = Rc::clone(&self.worker.passthrough);
-    }
-
-    pub(super) fn way(&self) -> &Rc<Way> {
-        &self.way
     }
 
     /// A try begins: its endpoint is busy from now on.
@@ -127,12 +128,12 @@ impl Record {
         self.permit = Some(permit);
     }
 
-    pub(super) fn answered(&mut self, status: u16, fields: &HeaderMap) {
+    pub(super) fn answered(&mut self, status: u16, fields: &Fields) {
         self.status = if self.spoken == Spoken::Grpc { grpc::status(fields).unwrap_or(status) } else { status };
     }
 
     /// gRPC tells how it went at the very end.
-    pub(super) fn note_trailers(&mut self, trailers: &HeaderMap) {
+    pub(super) fn note_trailers(&mut self, trailers: &Fields) {
         if self.spoken == Spoken::Grpc
             && let Some(status) = grpc::status(trailers)
         {
@@ -209,18 +210,15 @@ impl Record {
 
     fn write_log(&self, log: &LogFields, now: Instant) {
         let duration = now.saturating_duration_since(self.started);
-        let text =
-            |value: &Option<HeaderValue>| value.as_ref().and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let (authority, request_id) = (text(&log.authority), text(&log.request_id));
         self.worker.log.write(&Entry {
             time_ms: began_ms(duration),
             protocol: self.spoken.as_str(),
             client: self.client.peer,
             source: &self.way.origin.source,
-            method: log.head.as_ref().map(|(method, _)| method.as_str()),
-            authority: authority.as_deref(),
-            path: log.head.as_ref().map(|(_, uri)| uri.path()),
-            request_id: request_id.as_deref(),
+            method: log.method.as_ref().map(http::Method::as_str),
+            authority: log.authority.as_deref(),
+            path: log.path.as_deref(),
+            request_id: log.request_id.as_deref(),
             destination: self.destination.destination(),
             endpoint: self.endpoint.as_ref().map(|(_, address, _)| *address),
             status: self.status,
@@ -230,6 +228,10 @@ impl Record {
             details: log.details.as_deref(),
         });
     }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 impl Drop for Record {

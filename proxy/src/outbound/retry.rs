@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderValue, Response};
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::{RetryMethods, RetryOn};
 
@@ -19,6 +18,7 @@ use super::way::Exact;
 use crate::endpoint::LiveEndpoint;
 use crate::error::{ProxyError, Replay, chain};
 use crate::http::grpc;
+use crate::message::ResponseHead;
 use crate::resilience::budget;
 use crate::resilience::outlier::Outcome;
 use crate::resilience::retry::{Failure, Refusal, Request, Verdict, decide, is_idempotent};
@@ -29,8 +29,9 @@ use crate::upstream::response_body::UpstreamBody;
 
 /// A response head that goes to the client.
 pub(super) struct Answered {
-    pub(super) response: Response<UpstreamBody>,
-    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) head: ResponseHead,
+    pub(super) body: UpstreamBody,
+    pub(super) upgrade: Option<Vec<u8>>,
     pub(super) deadlines: Deadlines,
 }
 
@@ -48,10 +49,10 @@ pub(super) async fn exchange(walk: Walk<'_>, record: &mut Record) -> Result<Answ
             }
         },
     };
-    answered.map(|response| Answered { response, upgrade: walk.upgrade, deadlines: walk.deadlines })
+    answered.map(|(head, body)| Answered { head, body, upgrade: walk.upgrade, deadlines: walk.deadlines })
 }
 
-async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<UpstreamBody>, ProxyError> {
+async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
     let policy = &walk.cluster.live.policy().retry;
     let idempotent = is_idempotent(walk.head.method.as_str());
     let mut tried: Vec<EndpointId> = Vec::new();
@@ -72,9 +73,8 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
         let outcome = attempt::run(walk, &endpoint, address, std::mem::take(&mut fresh)).await;
         let now = Instant::now();
         let failure = match &outcome {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                let status = grpc::status(response.headers()).unwrap_or(status);
+            Ok((head, _)) => {
+                let status = grpc::status(&head.fields).unwrap_or(head.status.as_u16());
                 record.judge(Outcome::of_status(status), now);
                 if status < 500 {
                     return into_result(outcome);
@@ -119,8 +119,8 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
                 tried.push(endpoint.id().clone());
                 attempt += 1;
                 fresh = outcome.is_err();
-                if let Ok(response) = outcome {
-                    response.into_body().discard();
+                if let Ok((_, body)) = outcome {
+                    body.discard();
                 }
             }
             Verdict::No(Refusal::Attempts) if attempt > 0 => {
@@ -134,7 +134,9 @@ async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<Response<Upstream
     }
 }
 
-fn into_result(outcome: Result<Response<UpstreamBody>, FailedTry>) -> Result<Response<UpstreamBody>, ProxyError> {
+fn into_result(
+    outcome: Result<(ResponseHead, UpstreamBody), FailedTry>,
+) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
     outcome.map_err(|failed| failed.error)
 }
 

@@ -1,18 +1,13 @@
 //! A socket to an address, as seen from somewhere: the proxy's own network, or the network namespace of a captured caller.
 
-use std::cell::Cell;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use mesh_core::model::resource::Target;
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::error::ProxyError;
@@ -102,67 +97,5 @@ pub fn tune(stream: &TcpStream) {
     let tuned = stream.set_nodelay(true).and_then(|()| SockRef::from(stream).set_tcp_keepalive(&keepalive));
     if let Err(error) = tuned {
         tracing::debug!(%error, "socket options were refused");
-    }
-}
-
-/// Bytes that went each way on one connection.
-#[derive(Debug, Default)]
-pub struct Traffic {
-    pub sent: Cell<u64>,
-    pub received: Cell<u64>,
-}
-
-/// A connection that counts what goes over it: whether a byte of a request was sent decides whether it may be sent again.
-#[derive(Debug)]
-pub struct CountedStream {
-    pub stream: TcpStream,
-    pub traffic: Rc<Traffic>,
-}
-
-impl AsyncRead for CountedStream {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        let received = &self.traffic.received;
-        received.set(received.get() + (buf.filled().len() - before) as u64);
-        polled
-    }
-}
-
-impl AsyncWrite for CountedStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count_sent(&polled);
-        polled
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count_sent(&polled);
-        polled
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl CountedStream {
-    fn count_sent(&self, polled: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(count)) = polled {
-            self.traffic.sent.set(self.traffic.sent.get() + *count as u64);
-        }
     }
 }

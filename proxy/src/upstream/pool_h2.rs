@@ -20,10 +20,12 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
-use super::pool_h1::{ExchangeError, PoolKey};
+use super::h1::ExchangeError;
+use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
 use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
-use crate::error::ProxyError;
+use crate::error::{Broken, ProxyError};
+use crate::message::hyper::Carried;
 use crate::resilience::breaker::Permit;
 
 /// A connection without a stream is closed after this long. h2 peers announce that they close (GOAWAY), so that this may be
@@ -40,7 +42,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Runs hyper's tasks on the worker's own thread.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct LocalExecutor;
+struct LocalExecutor;
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
@@ -50,7 +52,7 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor 
 
 /// One open connection.
 struct H2Connection {
-    sender: SendRequest<RequestBody>,
+    sender: SendRequest<Carried<RequestBody>>,
     /// As many as the peer allows at the moment.
     streams_max: Rc<Cell<usize>>,
     streams: Cell<usize>,
@@ -166,7 +168,8 @@ impl Connecting {
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .handshake(io)
             .await;
-        let (sender, mut driver) = built.map_err(|source| ProxyError::NotSent { address, source })?;
+        let (sender, mut driver) =
+            built.map_err(|source| ProxyError::NotSent { address, source: Broken::Http2 { source } })?;
         let streams_max = Rc::new(Cell::new(driver.current_max_send_streams()));
         let told = Rc::clone(&streams_max);
         let driver = tokio::task::spawn_local(async move {
@@ -230,13 +233,15 @@ impl H2Stream {
     pub async fn exchange(
         &self,
         address: SocketAddr,
-        request: Request<RequestBody>,
+        request: Request<Carried<RequestBody>>,
     ) -> Result<Response<Incoming>, ExchangeError> {
         let mut sender = self.connection.sender.clone();
         sender.try_send_request(request).await.map_err(|mut error| {
             let unsent = error.take_message().is_some();
             let source = error.into_error();
-            let error = match stream_failure(&source) {
+            let failure = stream_failure(&source);
+            let source = Broken::Http2 { source };
+            let error = match failure {
                 _ if unsent => ProxyError::NotSent { address, source },
                 StreamFailure::Refused => ProxyError::StreamRefused { address, source },
                 StreamFailure::Reset => ProxyError::StreamReset { address, source },

@@ -4,17 +4,17 @@
 //! and remembers; the next one sends what is remembered, then goes on reading from the client.
 
 use std::cell::RefCell;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use thiserror::Error;
 
 use super::idle::IdleTimer;
+use crate::error::Broken;
+use crate::message::Frame;
+use crate::message::body::{Body, ClientBody};
 
 /// A body that is longer can no longer be sent again.
 pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
@@ -31,14 +31,13 @@ pub enum ClientBodyError {
 /// What went wrong on the client's side, for the one who sees only that the upstream exchange failed.
 #[derive(Debug)]
 pub enum ClientFault {
-    Cut(hyper::Error),
+    Cut(Broken),
     Idle(Duration),
 }
 
 /// One request's body, shared by all its tries.
-#[derive(Debug)]
 pub struct SharedBody {
-    source: Incoming,
+    source: ClientBody,
     idle: IdleTimer,
     /// None once it can no longer be sent again.
     remembered: Option<Vec<Bytes>>,
@@ -50,14 +49,13 @@ pub struct SharedBody {
 }
 
 /// The body of one try.
-#[derive(Debug)]
 pub enum RequestBody {
     Empty,
     Client { shared: Rc<RefCell<SharedBody>>, next_remembered: usize, sent_bytes: u64 },
 }
 
 /// A request's body between tries.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum ReplayableBody {
     Empty,
     Client(Rc<RefCell<SharedBody>>),
@@ -66,10 +64,8 @@ pub enum ReplayableBody {
 impl ReplayableBody {
     /// `remember`: whether a retry is possible at all.
     #[must_use]
-    pub fn new(source: Incoming, remember: bool, idle_timeout: Option<Duration>) -> Self {
-        if source.is_end_stream() {
-            return Self::Empty;
-        }
+    pub fn new(source: Option<ClientBody>, remember: bool, idle_timeout: Option<Duration>) -> Self {
+        let Some(source) = source else { return Self::Empty };
         let shared = SharedBody {
             source,
             idle: IdleTimer::new(idle_timeout),
@@ -127,8 +123,8 @@ impl ReplayableBody {
 }
 
 impl SharedBody {
-    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
-        match Pin::new(&mut self.source).poll_frame(cx) {
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ClientBodyError>>> {
+        match self.source.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.progressed();
                 self.read_anything = true;
@@ -153,10 +149,10 @@ impl SharedBody {
         }
     }
 
-    fn remember(&mut self, frame: &Frame<Bytes>) {
+    fn remember(&mut self, frame: &Frame) {
         let Some(remembered) = &mut self.remembered else { return };
-        match frame.data_ref() {
-            Some(data) if self.remembered_bytes + data.len() <= REPLAY_BYTES_MAX => {
+        match frame {
+            Frame::Data(data) if self.remembered_bytes + data.len() <= REPLAY_BYTES_MAX => {
                 self.remembered_bytes += data.len();
                 remembered.push(data.clone());
             }
@@ -166,55 +162,58 @@ impl SharedBody {
     }
 }
 
+impl RequestBody {
+    /// The client did not send all of it, and will not.
+    #[must_use]
+    pub fn is_broken(&self) -> bool {
+        match self {
+            Self::Empty => false,
+            Self::Client { shared, .. } => shared.borrow().fault.is_some(),
+        }
+    }
+}
+
 impl Body for RequestBody {
-    type Data = Bytes;
     type Error = ClientBodyError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
-        let Self::Client { shared, next_remembered, sent_bytes } = self.get_mut() else { return Poll::Ready(None) };
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ClientBodyError>>> {
+        let Self::Client { shared, next_remembered, sent_bytes } = self else { return Poll::Ready(None) };
         let mut shared = shared.borrow_mut();
         if let Some(data) = shared.remembered.as_ref().and_then(|remembered| remembered.get(*next_remembered)) {
             *next_remembered += 1;
             *sent_bytes += data.len() as u64;
-            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+            return Poll::Ready(Some(Ok(Frame::Data(data.clone()))));
         }
         if shared.ended {
             return Poll::Ready(None);
         }
         let polled = shared.poll_source(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
+        if let Poll::Ready(Some(Ok(Frame::Data(data)))) = &polled {
             *sent_bytes += data.len() as u64;
             *next_remembered += 1;
         }
         polled
     }
 
-    fn is_end_stream(&self) -> bool {
+    fn is_end(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Client { shared, next_remembered, .. } => {
                 let shared = shared.borrow();
                 let all_sent = shared.remembered.as_ref().is_none_or(|remembered| *next_remembered >= remembered.len());
-                all_sent && (shared.ended || shared.source.is_end_stream())
+                all_sent && (shared.ended || shared.source.is_end())
             }
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
+    fn length(&self) -> Option<u64> {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty => Some(0),
             Self::Client { shared, sent_bytes, .. } => {
                 let shared = shared.borrow();
-                let remembered = shared.remembered_bytes as u64;
-                match shared.source.size_hint().exact() {
-                    Some(left) if shared.remembered.is_some() => {
-                        SizeHint::with_exact((left + remembered).saturating_sub(*sent_bytes))
-                    }
-                    Some(left) => SizeHint::with_exact(left),
-                    None => SizeHint::default(),
-                }
+                let left = shared.source.length()?;
+                let remembered = if shared.remembered.is_some() { shared.remembered_bytes as u64 } else { *sent_bytes };
+                Some((left + remembered).saturating_sub(*sent_bytes))
             }
         }
     }

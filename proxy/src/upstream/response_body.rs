@@ -1,26 +1,29 @@
 //! What comes back: a body that drives the connection it comes from, and gives it back when it is whole. One that breaks off
 //! is an error to whoever reads it, so that it never looks whole.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::h1::{Begun, ExchangeError, H1Connection, Sending};
 use super::idle::IdleTimer;
-use super::pool_h1::{H1Connection, PoolH1};
+use super::pool_h1::PoolH1;
 use super::pool_h2::H2Stream;
-use crate::error::ProxyError;
+use super::request_body::RequestBody;
+use crate::error::{Broken, ProxyError};
+use crate::h1::unread::Unread;
+use crate::message::body::Body;
+use crate::message::hyper::{Carried, IncomingBody, read_response};
+use crate::message::{Frame, RequestHead, ResponseHead};
 
 /// An unwanted body is read this far for the sake of its connection.
 const DISCARDED_FRAMES_MAX: usize = 4;
 
 /// The body of a response from an endpoint.
 pub struct UpstreamBody {
-    incoming: Incoming,
     carrier: Carrier,
     idle: IdleTimer,
     address: std::net::SocketAddr,
@@ -28,36 +31,60 @@ pub struct UpstreamBody {
 
 /// What the body comes on.
 enum Carrier {
-    H1 {
-        connection: Box<H1Connection>,
-        pool: Rc<PoolH1>,
-    },
-    /// Held for as long as the stream is open; its connection has a driver of its own.
+    H1(OverH1),
+    /// The stream is held for as long as it is open; its connection has a driver of its own.
     H2 {
+        body: IncomingBody,
         _stream: H2Stream,
     },
     /// Given back, or over.
     Done,
 }
 
+struct OverH1 {
+    connection: Box<H1Connection>,
+    pool: Rc<PoolH1>,
+    unread: Unread,
+    /// What is still to be sent of the request.
+    sending: Option<Sending>,
+    keeps_alive: bool,
+}
+
+/// Sends a request on an HTTP/1.1 connection, and waits for the head of its response.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub async fn exchange_h1(
+    mut connection: Box<H1Connection>,
+    pool: Rc<PoolH1>,
+    head: &RequestHead,
+    body: RequestBody,
+    idle_timeout: Duration,
+    interim: impl FnMut(ResponseHead),
+) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
+    let Begun { head, unread, sending, keeps_alive } = connection.exchange(head, body, interim).await?;
+    let address = connection.address();
+    let carrier = Carrier::H1(OverH1 { connection, pool, unread, sending, keeps_alive });
+    Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(idle_timeout)), address }))
+}
+
+/// Sends a request on a stream of an h2 connection, and waits for the head of its response.
+///
+/// # Errors
+/// [`ExchangeError`].
+pub async fn exchange_h2(
+    stream: H2Stream,
+    address: std::net::SocketAddr,
+    request: Request<Carried<RequestBody>>,
+    idle_timeout: Duration,
+) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
+    let response: Response<Incoming> = stream.exchange(address, request).await?;
+    let (head, body) = read_response(response);
+    let carrier = Carrier::H2 { body, _stream: stream };
+    Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(idle_timeout)), address }))
+}
+
 impl UpstreamBody {
-    #[must_use]
-    pub fn h1(incoming: Incoming, connection: Box<H1Connection>, pool: Rc<PoolH1>, idle: Option<Duration>) -> Self {
-        let address = connection.address();
-        Self { incoming, carrier: Carrier::H1 { connection, pool }, idle: IdleTimer::new(idle), address }
-    }
-
-    #[must_use]
-    pub fn h2(incoming: Incoming, stream: H2Stream, address: std::net::SocketAddr, idle: Option<Duration>) -> Self {
-        Self { incoming, carrier: Carrier::H2 { _stream: stream }, idle: IdleTimer::new(idle), address }
-    }
-
-    /// Whether its length was told with its head.
-    #[must_use]
-    pub fn is_measured(&self) -> bool {
-        self.incoming.size_hint().exact().is_some()
-    }
-
     /// It is a stream of messages or events: silence is no fault.
     pub fn may_be_silent(&mut self) {
         self.idle = IdleTimer::new(None);
@@ -72,94 +99,104 @@ impl UpstreamBody {
     #[must_use]
     pub fn into_connection(mut self) -> Option<Box<H1Connection>> {
         match std::mem::replace(&mut self.carrier, Carrier::Done) {
-            Carrier::H1 { connection, .. } => Some(connection),
-            Carrier::H2 { .. } | Carrier::Done => None,
+            Carrier::H1(OverH1 { connection, sending: None, .. }) => Some(connection),
+            _ => None,
         }
     }
 
     /// Nobody wants this response. What is there of it already is thrown away; if that is all, its connection is kept.
     pub fn discard(mut self) {
-        let mut context = Context::from_waker(std::task::Waker::noop());
+        let mut context = Context::from_waker(Waker::noop());
         for _ in 0..DISCARDED_FRAMES_MAX {
-            match self.poll_incoming(&mut context) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(None) => return self.finish(Some(&mut context)),
-                Poll::Ready(Some(Err(_))) | Poll::Pending => break,
+            if !matches!(self.poll_carrier(&mut context), Poll::Ready(Some(Ok(_)))) {
+                break;
             }
-        }
-        if self.incoming.is_end_stream() {
-            self.finish(Some(&mut context));
         }
     }
 
-    /// The response is whole: the connection goes back to its pool once it has noticed that itself.
-    fn finish(&mut self, cx: Option<&mut Context<'_>>) {
-        let Carrier::H1 { mut connection, pool } = std::mem::replace(&mut self.carrier, Carrier::Done) else { return };
-        let mut noop = Context::from_waker(std::task::Waker::noop());
-        if connection.poll_drive(cx.unwrap_or(&mut noop)).is_pending() {
+    /// The response is whole: the connection goes back to its pool if nothing is left over of the exchange.
+    fn finish(&mut self) {
+        if let Carrier::H1(OverH1 { connection, pool, sending: None, keeps_alive: true, .. }) =
+            std::mem::replace(&mut self.carrier, Carrier::Done)
+            && connection.is_clean()
+        {
             pool.put(connection, Instant::now());
         }
     }
 
-    fn poll_incoming(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Carrier::H1 { connection, .. } = &mut self.carrier else {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
+    fn poll_carrier(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        let polled = match &mut self.carrier {
+            Carrier::H1(over) => over.poll_frame(cx),
+            Carrier::H2 { body, .. } => body.poll_frame(cx),
+            Carrier::Done => return Poll::Ready(None),
         };
-        // What is there already is taken first. Asking for more is what lets the connection read on.
-        if let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) {
-            return Poll::Ready(frame);
+        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.is_end()) {
+            self.finish();
         }
-        let _ = connection.poll_drive(cx);
-        Pin::new(&mut self.incoming).poll_frame(cx)
+        polled
+    }
+}
+
+impl OverH1 {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
+        // What is left of the request goes on being sent. A peer that takes no more of it may answer all the same.
+        if let Some(sending) = &mut self.sending {
+            match self.connection.poll_send(sending, cx) {
+                Poll::Ready(Ok(())) => self.sending = None,
+                Poll::Ready(Err(_)) => {
+                    self.sending = None;
+                    self.keeps_alive = false;
+                }
+                Poll::Pending => {}
+            }
+        }
+        self.connection.poll_body(&mut self.unread, cx)
     }
 }
 
 impl Body for UpstreamBody {
-    type Data = Bytes;
     type Error = ProxyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyError>>> {
-        let this = &mut *self;
-        match this.poll_incoming(cx) {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ProxyError>>> {
+        match self.poll_carrier(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.idle.progressed();
-                if this.incoming.is_end_stream() {
-                    this.finish(Some(cx));
-                }
+                self.idle.progressed();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(source))) => {
-                this.carrier = Carrier::Done;
-                Poll::Ready(Some(Err(ProxyError::ResponseCut { address: this.address, source })))
+                self.carrier = Carrier::Done;
+                Poll::Ready(Some(Err(ProxyError::ResponseCut { address: self.address, source })))
             }
-            Poll::Ready(None) => {
-                this.finish(Some(cx));
-                Poll::Ready(None)
-            }
-            Poll::Pending => match this.idle.poll_silent(cx) {
-                Poll::Ready(after) => {
-                    this.carrier = Carrier::Done;
-                    Poll::Ready(Some(Err(ProxyError::ResponseIdle { address: this.address, after })))
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => self.idle.poll_silent(cx).map(|after| {
+                self.carrier = Carrier::Done;
+                Some(Err(ProxyError::ResponseIdle { address: self.address, after }))
+            }),
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+    fn is_end(&self) -> bool {
+        match &self.carrier {
+            Carrier::H1(over) => over.unread.is_nothing(),
+            Carrier::H2 { body, .. } => body.is_end(),
+            Carrier::Done => true,
+        }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+    fn length(&self) -> Option<u64> {
+        match &self.carrier {
+            Carrier::H1(over) => over.unread.bytes(),
+            Carrier::H2 { body, .. } => body.length(),
+            Carrier::Done => Some(0),
+        }
     }
 }
 
 impl Drop for UpstreamBody {
     fn drop(&mut self) {
         // A response without a body, to HEAD for one, is never polled.
-        if self.incoming.is_end_stream() {
-            self.finish(None);
+        if self.is_end() {
+            self.finish();
         }
     }
 }

@@ -1,0 +1,21 @@
+//! What a server hands over for each request, and what it gets back, whatever version its client speaks.
+
+use std::rc::Rc;
+
+use crate::message::body::{ClientBody, Interim};
+use crate::message::{RequestHead, ResponseHead};
+
+/// A request.
+pub struct Asked {
+    pub head: RequestHead,
+    /// None where nothing of it is to come.
+    pub body: Option<ClientBody>,
+    pub interim: Rc<dyn Interim>,
+}
+
+/// What a request comes to.
+pub enum Answer<B, S> {
+    Response(ResponseHead, B),
+    /// A 101 (RFC 9110 section 7.8); then the connection is something else, and goes on with whatever this is.
+    Switch(ResponseHead, S),
+}
