@@ -1,0 +1,72 @@
+//! One proxy, started from a file's text, in front of one scripted origin.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use mesh_core::model::resource::Resources;
+use mesh_proxy::app::{App, Options};
+use tokio::runtime::Runtime;
+use tokio::sync::{oneshot, watch};
+
+use crate::backend::{Backend, Script};
+use crate::client::Client;
+
+/// Long enough for a debug build on a busy machine; nothing waits for it unless it fails.
+pub const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the proxies' main tasks run on; each has worker threads of its own.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
+
+/// Nothing is tried twice and nobody is ejected: what a case sees is one exchange.
+const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";
+
+/// A client that says nothing more is not waited for long, so that a failing case ends soon.
+const LIMITS: &str = "limits: { header_timeout: 5s, body_idle_timeout: 5s, idle_timeout: 15s }";
+
+/// Both end when dropped.
+pub struct World {
+    pub proxy: SocketAddr,
+    pub backend: Backend,
+    _told: watch::Sender<Arc<Resources>>,
+    _shutdown: oneshot::Sender<()>,
+}
+
+impl World {
+    pub fn start(scripts: Vec<Script>) -> Self {
+        Self::with(scripts, LIMITS)
+    }
+
+    /// With these settings of the listener.
+    pub fn with(scripts: Vec<Script>, listener: &str) -> Self {
+        let backend = Backend::start(scripts);
+        let file = format!(
+            "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
+             services:\n  web: {{ endpoints: [ {{ address: \"{}\" }} ], {SERVICE} }}\n",
+            backend.address
+        );
+        let parsed = mesh_proxy::config::parse("case", &file).unwrap_or_else(|problems| panic!("{problems}"));
+        let (told, resources) = watch::channel(parsed.resources.into());
+        let options = Options { workers: 1, drain_timeout: Duration::from_millis(10), ..Options::default() };
+        let app = RUNTIME.block_on(App::bind(options, resources)).unwrap();
+        let proxy = *app.addresses().values().next().expect("the file has a listener");
+        let (shutdown, ended) = oneshot::channel::<()>();
+        RUNTIME.spawn(app.run(async move {
+            // Told or dropped: both mean the end.
+            let _ = ended.await;
+        }));
+        Self { proxy, backend, _told: told, _shutdown: shutdown }
+    }
+
+    pub fn client(&self) -> Client {
+        Client::connect(self.proxy)
+    }
+
+    /// Another client's request must be answered with its own answer, whatever was before.
+    pub fn serves(&self, target: &str) {
+        let mut client = self.client();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: probe\r\n\r\n"));
+        let answer = client.response("GET").entire();
+        assert_eq!((answer.status, answer.text()), (200, format!("GET {target}")), "another client's answer");
+    }
+}
