@@ -1,0 +1,48 @@
+//! The cases, by name, and what is wanted of each.
+
+use clap::ValueEnum;
+
+use crate::bench::Bench;
+use crate::table::Report;
+
+mod request; // CPU per request, of several shapes
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Case {
+    /// HTTP/1.1 keep-alive, 64 connections, 1 KiB
+    H1,
+    /// h2 in, HTTP/1.1 out, 8 connections of 32 streams
+    #[value(name = "h2-h1")]
+    H2H1,
+    /// h2 in and out
+    #[value(name = "h2-h2")]
+    H2H2,
+    /// HTTP/1.1 keep-alive in TLS 1.3 with client certificates
+    Mtls,
+    /// A new TLS connection for each request
+    Handshake,
+    /// Bytes, the same load as h1
+    Tcp,
+    /// Responses of 10 MiB
+    Body,
+}
+
+impl Case {
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// When something did not run, or responses were wrong.
+    pub fn run(self, bench: &Bench) -> anyhow::Result<Report> {
+        match self {
+            Self::H1 | Self::H2H1 | Self::H2H2 | Self::Mtls | Self::Handshake | Self::Tcp | Self::Body => {
+                request::run(self, bench)
+            }
+        }
+    }
+}
