@@ -32,7 +32,7 @@ const DISCOVERY_WORDS: &[&str] = &["provider"];
 const PROXY_STAGES: [(&str, &[&str]); 7] = [
     // The vocabulary speaks of limits and of why no endpoint was found.
     ("error", &["balance", "resilience"]),
-    ("metrics", &["balance", "resilience", "state"]),
+    ("metrics", &["balance", "identity", "resilience", "state"]),
     ("balance", &["resilience"]),
     ("state", &["balance", "resilience", "route"]),
     // A pool holds the permits of the breaker, and a server the limits of its listener.

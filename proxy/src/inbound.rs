@@ -15,7 +15,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use crate::detect::peek::{WAIT_MAX, peek};
 use crate::detect::verdict::{Detected, asks_a_proxy};
@@ -24,6 +24,7 @@ use crate::http::asked::Asked;
 use crate::http::client::Client;
 use crate::http::server_h1::{self, serve_h1};
 use crate::http::server_h2::{self, serve_h2};
+use crate::identity::handshake::{self, HandshakeError};
 use crate::identity::rotate::SharedTls;
 use crate::intercept::original_dst::original_destination;
 use crate::listen::stream::ClientStream;
@@ -189,7 +190,7 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted:
 
     // TLS, where the listener wants it; the handshake settles the protocol.
     if let Some(wanted) = &arrival.tls {
-        let Some(stream) = handshake(worker, tls, wanted, &arrival, stream, peer).await else {
+        let Some(stream) = shake_hands(worker, tls, wanted, &arrival, stream, peer).await else {
             return ConnectionEnd::TlsFailed;
         };
         let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
@@ -212,31 +213,34 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted:
     }
 }
 
-async fn handshake(
+async fn shake_hands(
     worker: &Worker,
     shared: &SharedTls,
     wanted: &TlsServer,
     arrival: &Arrival,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Option<tokio_rustls::server::TlsStream<TcpStream>> {
-    let failed = |error: &str| {
-        worker.metrics.tls_handshake_failures.increase();
-        tracing::info!(%peer, error, certificate = %wanted.certificate.display(), "a TLS handshake failed");
-        None
-    };
+) -> Option<TlsStream<TcpStream>> {
     let configs = shared.load();
     let found = configs.iter().find(|(one, _)| one.is_by(arrival.protocol, wanted));
     let config: Option<Arc<ServerConfig>> = found.map(|(_, config)| Arc::clone(config));
     drop(configs);
-    let Some(config) = config else { return failed("its certificate cannot be used") };
-    match tokio::time::timeout(arrival.limits.header_timeout, TlsAcceptor::from(config).accept(stream)).await {
-        Ok(Ok(stream)) => {
+    let shaken = match config {
+        // In a box, so that what only a handshake needs is not held by the connection for its whole life.
+        Some(config) => Box::pin(handshake::accept(stream, config, arrival.limits.handshake_timeout)).await,
+        None => Err(HandshakeError::no_config()),
+    };
+    match shaken {
+        Ok(stream) => {
             worker.metrics.tls_handshakes.increase();
             Some(stream)
         }
-        Ok(Err(error)) => failed(&error.to_string()),
-        Err(_) => failed("it took too long"),
+        Err(error) => {
+            worker.metrics.handshake_failed(error.why);
+            let (listener, server_name) = (&arrival.listener, error.server_name.as_deref().unwrap_or("-"));
+            tracing::info!(%peer, %listener, server_name, why = error.why.as_str(), %error, "a TLS handshake failed");
+            None
+        }
     }
 }
 

@@ -1,14 +1,18 @@
 //! `mesh-proxy`: flags, configuration, the app, a signal, a drain.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
+use mesh_core::model::resource::Listener;
 use mesh_core::task::ready::Readiness;
 use mesh_core::telemetry::log;
 use mesh_proxy::ambient::CaptureOptions;
 use mesh_proxy::app::{App, Options};
 use mesh_proxy::config::flags::{Flags, HostPort, Mode};
 use mesh_proxy::config::{self, Config};
+use mesh_proxy::error::chain;
+use mesh_proxy::identity::held;
 use mesh_proxy::sources::Sources;
 use mesh_proxy::xds::XdsConfig;
 use serde_json::json;
@@ -32,11 +36,22 @@ fn start(flags: &Flags) -> anyhow::Result<()> {
         None => Config::default(),
     };
     if flags.check {
+        check_certificates(&config)?;
         println!("{}: ok", flags.config.as_ref().map_or("-".into(), |path| path.display().to_string()));
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(run(flags, flags.over(config)))
+}
+
+/// Every listener whose certificates, keys and authorities make no TLS server.
+fn check_certificates(config: &Config) -> anyhow::Result<()> {
+    let of = |(name, listener): (&Arc<str>, &Arc<Listener>)| {
+        let error = held::load(listener.tls.as_ref()?, false).err()?;
+        Some(format!("listener {name}: tls: {}", chain(&error)))
+    };
+    let wrong: Vec<String> = config.resources.listeners.iter().filter_map(of).collect();
+    if wrong.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{}", wrong.join("\n"))) }
 }
 
 async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {

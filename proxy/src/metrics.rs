@@ -11,6 +11,7 @@ use mesh_core::model::policy::RetryOn;
 use mesh_core::model::reason::Reason;
 use mesh_core::telemetry::metrics::DURATION_BUCKETS_SECONDS;
 
+use crate::identity::handshake::Why;
 use crate::resilience::breaker::Limit;
 
 pub mod collect; // the sums, as families for a scrape
@@ -205,7 +206,7 @@ pub struct WorkerMetrics {
     pub accept_errors: Count,
     ends: [Count; ConnectionEnd::ALL.len()],
     pub tls_handshakes: Count,
-    pub tls_handshake_failures: Count,
+    tls_handshake_failures: [Count; Why::ALL.len()],
     pub detect_timeouts: Count,
     pub log_lines_dropped: Count,
     pub pool_reused: Count,
@@ -224,6 +225,10 @@ struct Shared {
 }
 
 impl WorkerMetrics {
+    pub fn handshake_failed(&self, why: Why) {
+        self.tls_handshake_failures[why as usize].increase();
+    }
+
     pub fn ended(&self, end: ConnectionEnd) {
         self.ends[end as usize].increase();
     }

@@ -3,11 +3,13 @@
 
 mod in_process {
     pub mod support; // a mesh, backends, clients
+    pub mod certificates; // authorities, and what they signed
     mod refusals; // what is answered when nobody else answers
     mod balancing; // who gets the request
     mod retries; // once more, elsewhere
     mod protocols; // h1, h2, trailers, upgrades, bytes
     mod tls; // who may come in, by which version; certificates that change
+    mod handshakes; // which certificate, which version, who may come in; why not, in words
     mod endings; // timeouts, cut bodies, drain, reload
     mod metrics; // under which names all of it is counted
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,21 +53,86 @@ pub struct Listener {
     pub tcp_cluster: Option<Arc<str>>,
     /// From a file only.
     pub tls: Option<TlsServer>,
+    /// Connections begin with who is behind them; none: they do not.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    /// How long an `auto` listener waits for a client's first bytes before it takes them for raw.
+    pub detect_timeout: Duration,
     pub limits: Limits,
 }
 
-/// How a listener terminates TLS. Paths to PEM files, read again when they change.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TlsServer {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    /// With it, a client must show a certificate that it signed.
-    pub client_ca: Option<PathBuf>,
+impl Listener {
+    /// Long enough for any client that speaks first, short enough for those that wait for their server.
+    pub const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
 }
 
-/// What a client may take of us, for how long.
+/// Connections come through a load balancer that tells whose they are (HAProxy's PROXY protocol, version 1 or 2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ProxyProtocol {
+    /// Whom that is believed; others are refused. Never empty.
+    pub trusted: Vec<IpNet>,
+}
+
+/// How a listener terminates TLS. Paths are those of PEM files, which are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TlsServer {
+    /// Never empty. A client is shown the one for the name that it asks for (SNI), else the first.
+    pub certificates: Vec<TlsCertificate>,
+    pub client_certificate: ClientCertificate,
+    pub min_version: TlsVersion,
+}
+
+/// A certificate that is shown to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct TlsCertificate {
+    /// With the certificates between it and its authority.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// For which names it is shown, in lower case: exact, or `*.` in front of one. Empty: those in the certificate.
+    pub server_names: Vec<Arc<str>>,
+}
+
+/// Whether clients show a certificate, and the file of the authorities that it must be signed by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientCertificate {
+    /// Not asked for.
+    None,
+    /// One that is shown must be good; none is good enough.
+    Optional {
+        ca: PathBuf,
+    },
+    Required {
+        ca: PathBuf,
+    },
+}
+
+impl ClientCertificate {
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::Optional { ca } | Self::Required { ca } => Some(ca),
+        }
+    }
+}
+
+/// What a client must speak at least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize)]
+pub enum TlsVersion {
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    #[serde(rename = "1.3")]
+    V1_3,
+}
+
+/// What clients may take of us, for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Limits {
+    /// Open at once, over all workers. Further ones are closed as they come.
+    pub connections_max: u32,
+    /// For TLS, and for what a PROXY protocol says before.
+    pub handshake_timeout: Duration,
     /// From the first byte of a request head to its last.
     pub header_timeout: Duration,
     /// Between two pieces of a body, in either direction.
@@ -76,15 +141,20 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// The whole request head.
     pub header_bytes_max: usize,
+    /// Fields of a request head.
+    pub header_count_max: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            connections_max: 65_536,
+            handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(10),
             body_idle_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(600),
             header_bytes_max: 64 * 1024,
+            header_count_max: 100,
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
+use ipnet::IpNet;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
@@ -13,7 +14,7 @@ use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy
 use mesh_core::model::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
 use mesh_core::model::resource::{
     Assignment, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
-    Listener, RouteTable, Target, VirtualHost,
+    Listener, ProxyProtocol, RouteTable, Target, VirtualHost,
 };
 
 use crate::load::{ClusterLoad, Ejection, EndpointLoad, LoadReport};
@@ -127,7 +128,14 @@ pub(crate) fn listener(random: &mut Rng) -> Listener {
         routes,
         tcp_cluster,
         tls: None,
+        proxy_protocol: maybe(random, |random| ProxyProtocol {
+            trusted: (0..random.usize(1..3)).map(|_| IpNet::from(ip(random))).collect(),
+        }),
+        detect_timeout: duration(random),
         limits: Limits {
+            connections_max: number(random),
+            handshake_timeout: duration(random),
+            header_count_max: number(random),
             header_timeout: duration(random),
             body_idle_timeout: duration(random),
             idle_timeout: duration(random),

@@ -1,25 +1,21 @@
-//! The proxy's file, read key by key: `workers`, `admin`, `access_log`, `listeners`; services are in [`super::service`].
+//! The proxy's file, read key by key: `workers`, `admin`, `access_log`; listeners are in [`super::listener`], services in
+//! [`super::service`].
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mesh_core::config::problem::Problems;
-use mesh_core::config::section::{Bytes, Document, Section};
+use mesh_core::config::section::{Document, Section};
 use mesh_core::config::suggest;
-use mesh_core::model::protocol::ListenProtocol;
-use mesh_core::model::resource::{Bind, Limits, Listener, Resources, RouteTable, TlsServer, VirtualHost};
+use mesh_core::model::resource::{Resources, RouteTable, VirtualHost};
 
-use super::{ADMIN_DEFAULT, Config, service};
+use super::{ADMIN_DEFAULT, Config, listener, service};
 
 /// More workers than any machine has cores are a mistake.
 const WORKERS_MAX: u16 = 1024;
-
-/// Request heads below the smaller are refused in practice, above the larger they are an attack.
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 << 20;
 
 /// Finds the file that a path in the configuration names, or says why it cannot be used.
 pub type Locate<'l> = dyn Fn(&Path) -> Result<PathBuf, String> + 'l;
@@ -77,7 +73,7 @@ fn read_listeners(
             }
         }
         let service = listened_service(&section, services);
-        let listener = read_listener(&section, listen, service.as_deref(), locate);
+        let listener = listener::read(&section, listen, service.as_deref(), locate);
         section.finish();
         let (Some(mut listener), Some(service)) = (listener, service) else { continue };
         if listener.routes.is_some() {
@@ -102,72 +98,6 @@ fn listened_service(section: &Section<'_>, services: &BTreeSet<String>) -> Optio
     };
     section.problem("service", wanted);
     None
-}
-
-fn read_listener(
-    section: &Section<'_>,
-    listen: Option<SocketAddr>,
-    service: Option<&str>,
-    locate: &Locate<'_>,
-) -> Option<Listener> {
-    let words = [("http", ListenProtocol::Http), ("tcp", ListenProtocol::Tcp), ("auto", ListenProtocol::Auto)];
-    let protocol = section.word("protocol", &words).unwrap_or_default();
-    let tls = read_tls(section, locate);
-    let limits = read_limits(section);
-    let (listen, service) = (listen?, service?);
-    Some(Listener {
-        name: listen.to_string().into(),
-        bind: Bind::Address(listen),
-        protocol,
-        routes: (protocol != ListenProtocol::Tcp).then(|| service.into()),
-        tcp_cluster: (protocol != ListenProtocol::Http).then(|| service.into()),
-        tls,
-        limits,
-    })
-}
-
-fn read_tls(listener: &Section<'_>, locate: &Locate<'_>) -> Option<TlsServer> {
-    let section = listener.section("tls")?;
-    let located = |key: &str, path: PathBuf| match locate(&path) {
-        Ok(path) => Some(path),
-        Err(why) => {
-            section.problem(key, format!("{why}; the path of a PEM file is wanted"));
-            None
-        }
-    };
-    let certificate = section.required("certificate").and_then(|path| located("certificate", path));
-    let key = section.required("key").and_then(|path| located("key", path));
-    let client_ca = section.optional("client_ca").and_then(|path| located("client_ca", path));
-    section.finish();
-    Some(TlsServer { certificate: certificate?, key: key?, client_ca })
-}
-
-fn read_limits(listener: &Section<'_>) -> Limits {
-    let defaults = Limits::default();
-    let Some(section) = listener.section("limits") else { return defaults };
-    let time = |key: &str, default: Duration| match section.optional(key) {
-        Some(Duration::ZERO) => {
-            section.problem(key, "more than 0s is wanted: without a limit, idle clients would pile up");
-            default
-        }
-        time => time.unwrap_or(default),
-    };
-    let limits = Limits {
-        header_timeout: time("header_timeout", defaults.header_timeout),
-        body_idle_timeout: time("body_idle_timeout", defaults.body_idle_timeout),
-        idle_timeout: time("idle_timeout", defaults.idle_timeout),
-        header_bytes_max: header_bytes(&section).unwrap_or(defaults.header_bytes_max),
-    };
-    section.finish();
-    limits
-}
-
-fn header_bytes(limits: &Section<'_>) -> Option<usize> {
-    let Bytes(bytes) = limits.optional("max_header_bytes")?;
-    if !HEADER_BYTES.contains(&bytes) {
-        limits.problem("max_header_bytes", "a size from 1KiB to 16MiB is wanted");
-    }
-    usize::try_from(bytes).ok()
 }
 
 /// The route table of a listener that has one service.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn};
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
-use mesh_core::model::resource::{Bind, EndpointSource, Limits};
+use mesh_core::model::resource::{Bind, ClientCertificate, EndpointSource, Limits, Listener, TlsVersion};
 
 use super::*;
 
@@ -18,9 +18,12 @@ access_log: false
 listeners:
   - { listen: 127.0.0.1:8080, protocol: http, service: web }
   - { listen: 127.0.0.1:8443, protocol: http, service: web, tls: { certificate: c.pem, key: k.pem, client_ca: ca.pem },
-      limits: { header_timeout: 5s, body_idle_timeout: 8s, idle_timeout: 60s, max_header_bytes: 64KiB } }
-  - { listen: "[::1]:9999", protocol: tcp, service: api, tls: { certificate: c.pem, key: k.pem } }
-  - { listen: 127.0.0.1:0, service: api }
+      limits: { header_timeout: 5s, body_idle_timeout: 8s, idle_timeout: 60s, max_header_bytes: 64KiB, max_headers: 50,
+                max_connections: 7, handshake_timeout: 3s } }
+  - { listen: "[::1]:9999", protocol: tcp, service: api, tls: { min_version: 1.3, client_certificate: optional, client_ca: d.pem,
+      certificates: [ { certificate: c.pem, key: k.pem }, { certificate: e.pem, key: f.pem, server_names: [ "*.Shop.test" ] } ] },
+      proxy_protocol: { trusted: [ 10.0.0.0/8, "::1" ] } }
+  - { listen: 127.0.0.1:0, service: api, detect_timeout: 2s }
   - { listen: 127.0.0.1:0, service: api }
 services:
   web:
@@ -70,13 +73,30 @@ fn the_contract_is_read_into_resources() {
     assert_eq!((&http.tls, http.limits), (&None, Limits::default()));
     let secure = &listeners["127.0.0.1:8443"];
     let tls = secure.tls.as_ref().unwrap();
-    assert_eq!(tls.certificate, Path::new("c.pem"));
-    assert_eq!(tls.client_ca.as_deref(), Some(Path::new("ca.pem")));
-    assert_eq!(secure.limits.body_idle_timeout, Duration::from_secs(8));
-    assert_eq!(secure.limits.header_bytes_max, 65_536);
+    assert_eq!(tls.certificates[0].certificate, Path::new("c.pem"));
+    assert_eq!(tls.client_certificate, ClientCertificate::Required { ca: "ca.pem".into() });
+    assert_eq!(tls.min_version, TlsVersion::V1_2);
+    let seconds = Duration::from_secs;
+    let limits = Limits {
+        connections_max: 7,
+        handshake_timeout: seconds(3),
+        header_timeout: seconds(5),
+        body_idle_timeout: seconds(8),
+        idle_timeout: seconds(60),
+        header_bytes_max: 65_536,
+        header_count_max: 50,
+    };
+    assert_eq!(secure.limits, limits);
     let raw = &listeners["[::1]:9999"];
     assert_eq!((raw.routes.as_deref(), raw.tcp_cluster.as_deref()), (None, Some("api")));
+    let tls = raw.tls.as_ref().unwrap();
+    assert_eq!(tls.client_certificate, ClientCertificate::Optional { ca: "d.pem".into() });
+    assert_eq!((tls.min_version, tls.certificates.len()), (TlsVersion::V1_3, 2));
+    assert_eq!(tls.certificates[1].server_names, [Arc::from("*.shop.test")]);
+    let trusted = ["10.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
+    assert_eq!(raw.proxy_protocol.as_ref().unwrap().trusted, trusted);
     let auto = &listeners["127.0.0.1:0"];
+    assert_eq!((auto.detect_timeout, raw.detect_timeout), (seconds(2), Listener::DETECT_TIMEOUT));
     assert_eq!(auto.protocol, ListenProtocol::Auto);
     assert_eq!((auto.routes.as_deref(), auto.tcp_cluster.as_deref()), (Some("api"), Some("api")));
 
@@ -173,6 +193,60 @@ fn mistakes_within_a_service() {
     check("outlier: 5", "outlier: 5: a mapping of keys to values is wanted");
     check("dns: srv://a.b", r#"dns: "srv://a.b": stands beside endpoints; one of them is wanted"#);
     check("resolver: 127.0.0.1:53", r#"resolver: "127.0.0.1:53": is of use only beside dns"#);
+}
+
+#[test]
+fn mistakes_within_a_listener() {
+    let check = |keys: &str, expected: &[&str]| {
+        let file = format!(
+            "listeners: [{{ listen: 127.0.0.1:1, service: a, {keys} }}]\nservices: {{ a: {{ endpoints: [] }} }}"
+        );
+        let expected: Vec<_> = expected.iter().map(|expected| format!("listeners[0].{expected}")).collect();
+        assert_eq!(wrong(&file), expected, "{keys}");
+    };
+    let pair = "certificate: c, key: k";
+    let tls = |more: &str, expected: &[&str]| check(&format!("tls: {{ {pair}, {more} }}"), expected);
+    check("tls: { key: k }", &["tls.certificate: is missing; a path is wanted"]);
+    tls("min_version: 1.1", &[r#"tls.min_version: 1.1: one of 1.2, 1.3 is wanted; did you mean 1.2?"#]);
+    let words = "one of none, optional, required is wanted";
+    tls(
+        "client_certificate: require",
+        &[&format!(r#"tls.client_certificate: "require": {words}; did you mean required?"#)],
+    );
+    let ca = "client_ca is missing beside it: the PEM file of the authorities that sign clients' certificates";
+    tls("client_certificate: required", &[&format!(r#"tls.client_certificate: "required": {ca}"#)]);
+    tls("client_certificate: optional, client_ca: ", &[&format!(r#"tls.client_certificate: "optional": {ca}"#)]);
+    let use_of = "is of use only with `client_certificate: required`, which is the default beside it, or `optional`";
+    tls("client_ca: ca, client_certificate: none", &[&format!(r#"tls.client_ca: "ca": {use_of}"#)]);
+    let beside = "stands beside certificates; one of them is wanted";
+    let both = [format!(r#"tls.certificate: "c": {beside}"#), format!(r#"tls.key: "k": {beside}"#)];
+    tls(&format!("certificates: [{{ {pair} }}]"), &both.each_ref().map(String::as_str));
+    let one = "at least one is wanted, such as `[{ certificate: certificate.pem, key: key.pem }]`";
+    check("tls: { certificates: [] }", &[&format!("tls.certificates: []: {one}")]);
+    check(
+        "tls: { certificates: [{ certificate: c }, { key: k, keys: 1 }] }",
+        &[
+            "tls.certificates[0].key: is missing; a path is wanted",
+            "tls.certificates[1].certificate: is missing; a path is wanted",
+            "tls.certificates[1].keys: is not a key here; did you mean key?",
+        ],
+    );
+    let host = "a host name such as shop.example is wanted, or `*.` in front of one: addresses are never asked for";
+    tls("server_names: [10.0.0.1]", &[&format!(r#"tls.server_names[0]: "10.0.0.1": {host}"#)]);
+    tls("server_names: [a.b, '*.*.c']", &[&format!(r#"tls.server_names[1]: "*.*.c": {host}"#)]);
+    let missing = "the addresses or networks whose word is taken are missing, such as `{ trusted: [10.0.0.0/8] }`";
+    check("proxy_protocol: {}", &[&format!("proxy_protocol: {{}}: {missing}")]);
+    check("proxy_protocol: true", &[&format!("proxy_protocol: true: {missing}")]);
+    let network = "an address such as 10.0.0.5, or a network such as 10.0.0.0/8, is wanted";
+    check("proxy_protocol: { trusted: [lb] }", &[&format!(r#"proxy_protocol.trusted[0]: "lb": {network}"#)]);
+    let auto = "is of use only with `protocol: auto` and without tls, where the client's first bytes are awaited";
+    check("protocol: tcp, detect_timeout: 1s", &[&format!(r#"detect_timeout: "1s": {auto}"#)]);
+    check("detect_timeout: 0s", &[r#"detect_timeout: "0s": more than 0s is wanted; `protocol: tcp` looks at no byte"#]);
+    let limits = |keys: &str, expected: &str| check(&format!("limits: {{ {keys} }}"), &[&format!("limits.{expected}")]);
+    limits("max_connections: 0", "max_connections: 0: at least 1 is wanted; a listener that takes nobody is left out");
+    limits("max_headers: 15", "max_headers: 15: a number from 16 to 10000 is wanted");
+    let endless = "more than 0s is wanted: without a limit, idle clients would pile up";
+    limits("handshake_timeout: 0s", &format!(r#"handshake_timeout: "0s": {endless}"#));
 }
 
 #[test]
@@ -302,7 +376,7 @@ services: { a: { endpoints: [] } }";
     std::fs::write(&path, text.replace(", client_ca: .", "")).unwrap();
     let config = load(&path).unwrap();
     let tls = config.resources.listeners["127.0.0.1:1"].tls.clone().unwrap();
-    assert_eq!(tls.certificate, folder.path().join("tls/c.pem"));
+    assert_eq!(tls.certificates[0].certificate, folder.path().join("tls/c.pem"));
     assert!(load(Path::new("/nowhere/proxy.yaml")).unwrap_err().to_string().contains("cannot be read"));
 }
 

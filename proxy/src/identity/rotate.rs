@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use mesh_core::model::protocol::ListenProtocol;
-use mesh_core::model::resource::{Listener, Resources, TlsServer};
-use rustls::ServerConfig;
+use mesh_core::model::resource::{Listener, Resources, TlsCertificate, TlsServer};
+use rustls::server::ProducesTickets;
+use rustls::{RootCertStore, ServerConfig};
 
-use super::held::{TlsError, load};
+use super::held::{Identity, TlsError, authorities, identity, server, tickets};
 use crate::error::chain;
 
 /// What is served with, by what is wanted. There are few.
@@ -26,7 +27,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether it is what a listener of that protocol with these files wants.
+    /// Whether it is what a listener of that protocol with these settings wants.
     #[must_use]
     pub fn is_by(&self, protocol: ListenProtocol, tls: &TlsServer) -> bool {
         self.offers_http == offers_http(protocol) && self.tls == *tls
@@ -34,10 +35,6 @@ impl Wanted {
 
     fn of(listener: &Listener) -> Option<Self> {
         Some(Self { tls: listener.tls.clone()?, offers_http: offers_http(listener.protocol) })
-    }
-
-    fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
-        load(&self.tls, self.offers_http)
     }
 }
 
@@ -54,11 +51,21 @@ pub struct Rotation {
     wanted: Vec<Watched>,
 }
 
+/// Every file of one listener, each on its own: one that is of no use holds up none of the others.
 struct Watched {
     wanted: Wanted,
-    /// Of the files when they were last read, well or not.
-    stamps: [Stamp; 3],
+    identities: Vec<Piece<Identity>>,
+    authorities: Option<Piece<Arc<RootCertStore>>>,
+    /// Of the sessions that clients take up again: those of clients that are no longer known must end.
+    tickets: Arc<dyn ProducesTickets>,
     config: Option<Arc<ServerConfig>>,
+}
+
+/// What was read of one or two files.
+struct Piece<T> {
+    /// When they were last read, well or not.
+    stamps: [Stamp; 2],
+    good: Option<T>,
 }
 
 /// Which file it is, and when it last changed in any way; none where it is not there. The time of writing is not enough: who
@@ -97,9 +104,13 @@ impl Rotation {
             if self.wanted.iter().any(|watched| watched.wanted == wanted) {
                 continue;
             }
-            let (stamps, loaded) = (stamps(&wanted.tls), wanted.load());
-            let config = loaded.map_err(|error| result = Err(error)).ok();
-            self.wanted.push(Watched { wanted, stamps, config });
+            match Watched::read(wanted) {
+                Ok((watched, wrong)) => {
+                    self.wanted.push(watched);
+                    result = wrong.map_or(result, Err);
+                }
+                Err(error) => result = Err(error),
+            }
         }
         self.publish();
         result
@@ -109,22 +120,7 @@ impl Rotation {
     pub fn check(&mut self) {
         let mut changed = false;
         for watched in &mut self.wanted {
-            let now = stamps(&watched.wanted.tls);
-            if now == watched.stamps {
-                continue;
-            }
-            watched.stamps = now;
-            let certificate = watched.wanted.tls.certificate.display();
-            match watched.wanted.load() {
-                Ok(config) => {
-                    tracing::info!(%certificate, "a certificate changed on disk and is served from now on");
-                    watched.config = Some(config);
-                    changed = true;
-                }
-                Err(error) => {
-                    tracing::warn!(%certificate, error = %chain(&error), "a changed certificate is of no use; the last good one stays");
-                }
-            }
+            changed |= watched.check();
         }
         if changed {
             self.publish();
@@ -137,16 +133,115 @@ impl Rotation {
     }
 }
 
-fn stamps(tls: &TlsServer) -> [Stamp; 3] {
-    let stamp = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some(Mark {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            changed_seconds: metadata.ctime(),
-            changed_nanoseconds: metadata.ctime_nsec(),
-        })
-    };
-    [stamp(&tls.certificate), stamp(&tls.key), tls.client_ca.as_deref().and_then(stamp)]
+impl Watched {
+    /// Reads every file; beside it the first that is of no use, if there is one.
+    fn read(wanted: Wanted) -> Result<(Self, Option<TlsError>), TlsError> {
+        let mut wrong = None;
+        let certificates = wanted.tls.certificates.iter();
+        let identities =
+            certificates.map(|one| Piece::read(certificate_stamps(one), identity(one), &mut wrong)).collect();
+        let ca = wanted.tls.client_certificate.ca();
+        let authorities = ca.map(|ca| Piece::read([stamp(ca), None], authorities(ca), &mut wrong));
+        let mut watched = Self { wanted, identities, authorities, tickets: tickets()?, config: None };
+        if wrong.is_none() {
+            watched.config = watched.server().map_err(|error| wrong = Some(error)).ok().flatten();
+        }
+        Ok((watched, wrong))
+    }
+
+    /// Whether something else is served with from now on.
+    fn check(&mut self) -> bool {
+        let mut changed = false;
+        for (piece, wanted) in self.identities.iter_mut().zip(&self.wanted.tls.certificates) {
+            let file = wanted.certificate.display();
+            changed |= piece.check(certificate_stamps(wanted), &file, || identity(wanted));
+        }
+        if let (Some(piece), Some(ca)) = (&mut self.authorities, self.wanted.tls.client_certificate.ca())
+            && piece.check([stamp(ca), None], &ca.display(), || authorities(ca))
+        {
+            changed = true;
+            match tickets() {
+                Ok(tickets) => self.tickets = tickets,
+                // Nobody's session goes on, rather than one of a client that is no longer known.
+                Err(_) => self.config = None,
+            }
+        }
+        if !changed {
+            return false;
+        }
+        match self.server() {
+            Ok(Some(config)) => self.config = Some(config),
+            // Something else was never of use; it was told.
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "changed certificates cannot be served with; the last good ones stay");
+            }
+        }
+        true
+    }
+
+    /// None while a file was never of use.
+    fn server(&self) -> Result<Option<Arc<ServerConfig>>, TlsError> {
+        let identities: Option<Vec<Identity>> = self.identities.iter().map(|piece| piece.good.clone()).collect();
+        let authorities = match &self.authorities {
+            Some(piece) if piece.good.is_none() => return Ok(None),
+            Some(piece) => piece.good.clone(),
+            None => None,
+        };
+        let Some(identities) = identities else { return Ok(None) };
+        let Wanted { tls, offers_http } = &self.wanted;
+        server(tls, *offers_http, identities, authorities, Arc::clone(&self.tickets)).map(Some)
+    }
+}
+
+impl<T> Piece<T> {
+    fn read(stamps: [Stamp; 2], read: Result<T, TlsError>, wrong: &mut Option<TlsError>) -> Self {
+        let good = match read {
+            Ok(good) => Some(good),
+            Err(error) => {
+                wrong.get_or_insert(error);
+                None
+            }
+        };
+        Self { stamps, good }
+    }
+
+    /// Whether there is something new of use.
+    fn check(
+        &mut self,
+        now: [Stamp; 2],
+        file: &dyn std::fmt::Display,
+        read: impl FnOnce() -> Result<T, TlsError>,
+    ) -> bool {
+        if now == self.stamps {
+            return false;
+        }
+        self.stamps = now;
+        match read() {
+            Ok(good) => {
+                tracing::info!(%file, "a certificate changed on disk and is used from now on");
+                self.good = Some(good);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%file, error = %chain(&error), "a changed certificate is of no use; the last good one stays");
+                false
+            }
+        }
+    }
+}
+
+fn certificate_stamps(wanted: &TlsCertificate) -> [Stamp; 2] {
+    [stamp(&wanted.certificate), stamp(&wanted.key)]
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Mark {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        length: metadata.len(),
+        changed_seconds: metadata.ctime(),
+        changed_nanoseconds: metadata.ctime_nsec(),
+    })
 }

@@ -12,6 +12,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use super::{CLASSES, ClusterCounts, ConnectionEnd, Count, Series, WorkerMetrics};
 use crate::balance::{Standing, explain};
+use crate::identity::handshake::Why;
 use crate::resilience::breaker::Limit;
 use crate::state::view::SharedView;
 
@@ -153,6 +154,10 @@ impl ProxyCollector {
             let value = self.sum(|worker| &worker.ends[*end as usize]);
             (vec![("end", end.as_str().to_owned())], value as f64)
         });
+        let failures = Why::ALL.iter().map(|why| {
+            let value = self.sum(|worker| &worker.tls_handshake_failures[*why as usize]);
+            (vec![("why", why.as_str().to_owned())], value as f64)
+        });
         let idle_closes = [
             ("overflow", self.sum(|worker| &worker.pool_idle_overflow)),
             ("expired", self.sum(|worker| &worker.pool_idle_expired)),
@@ -175,11 +180,7 @@ impl ProxyCollector {
             counter("mesh_connections_ended_total", "Connections of clients that ended, by how.", ends.collect()),
             plain("mesh_accept_errors_total", "Accepts that failed.", self.sum(|worker| &worker.accept_errors)),
             plain("mesh_tls_handshakes_total", "TLS handshakes done.", self.sum(|worker| &worker.tls_handshakes)),
-            plain(
-                "mesh_tls_handshake_failures_total",
-                "TLS handshakes that failed.",
-                self.sum(|worker| &worker.tls_handshake_failures),
-            ),
+            counter("mesh_tls_handshake_failures_total", "TLS handshakes that failed, by why.", failures.collect()),
             plain(
                 "mesh_detect_timeouts_total",
                 "Connections whose client said nothing while its protocol was awaited.",

@@ -78,6 +78,8 @@ impl Told {
                 routes: protocol.may_be_http().then(|| table.as_str().into()),
                 tcp_cluster: Some(Arc::clone(&cluster)),
                 tls: None,
+                proxy_protocol: None,
+                detect_timeout: Listener::DETECT_TIMEOUT,
                 limits: Limits::default(),
             };
             all.listeners.insert(name, Arc::new(listener));

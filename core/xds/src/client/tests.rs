@@ -51,6 +51,8 @@ fn listener(name: &str, table: &str) -> Listener {
         routes: Some(table.into()),
         tcp_cluster: None,
         tls: None,
+        proxy_protocol: None,
+        detect_timeout: Listener::DETECT_TIMEOUT,
         limits: Limits::default(),
     }
 }

@@ -7,20 +7,26 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use envoy_types::pb::envoy::config::listener::v3::filter;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol as ProxyProtocolFilter;
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use envoy_types::pb::google::protobuf::Any;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::config::duration as go_duration;
 use mesh_core::model::protocol::ListenProtocol;
-use mesh_core::model::resource::{Bind, Limits, Listener};
+use mesh_core::model::resource::{Bind, Limits, Listener, ProxyProtocol};
 use prost::Name as _;
 
 use super::{At, DecodeError};
 use crate::encode::listener::{Extra, ExtraLimits, NO_LISTENER_CLUSTER};
 
+const PROXY_PROTOCOL: &str = "envoy.filters.listener.proxy_protocol";
+
 /// Listener filters that change nothing but what is known of a connection.
-const KNOWN_LISTENER_FILTERS: [&str; 3] = [
+const KNOWN_LISTENER_FILTERS: [&str; 4] = [
+    PROXY_PROTOCOL,
     "envoy.filters.listener.original_dst",
     "envoy.filters.listener.http_inspector",
     "envoy.filters.listener.tls_inspector",
@@ -31,7 +37,7 @@ const KNOWN_LISTENER_FILTERS: [&str; 3] = [
 struct Destinations {
     routes: Option<Arc<str>>,
     tcp_cluster: Option<Arc<str>>,
-    limits: Option<Limits>,
+    limits: Limits,
 }
 
 pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError> {
@@ -52,12 +58,47 @@ pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError
         return Err(at.missing("filter_chains", "a chain with HCM or tcp_proxy is wanted"));
     }
     let extra: Option<Extra> = at.extra("metadata", message.metadata.as_ref())?;
+    let trusted = extra.as_ref().and_then(|extra| extra.proxy_protocol_trusted.clone());
+    let proxy_protocol = proxy_protocol(at, &message, trusted)?;
+    let detect_timeout = match extra.as_ref().and_then(|extra| extra.detect_timeout.as_deref()) {
+        Some(text) => extra_duration(at, "detect_timeout", text)?,
+        None => detect_timeout(at, &message)?,
+    };
     let (protocol, limits) = match extra {
         Some(extra) => (extra.protocol, exact_limits(at, &extra.limits)?),
-        None => (protocol_of(&to), to.limits.unwrap_or_default()),
+        None => (protocol_of(&to), to.limits),
     };
-    let name = message.name.into();
-    Ok(Listener { name, bind, protocol, routes: to.routes, tcp_cluster: to.tcp_cluster, tls: None, limits })
+    let (name, Destinations { routes, tcp_cluster, .. }) = (message.name.into(), to);
+    let tls = None;
+    Ok(Listener { name, bind, protocol, routes, tcp_cluster, tls, proxy_protocol, detect_timeout, limits })
+}
+
+/// Zero lets Envoy wait for ever; a server that speaks first would never be heard, so ours stays.
+fn detect_timeout(at: At<'_>, message: &pb::Listener) -> Result<Duration, DecodeError> {
+    let told = message.listener_filters_timeout.as_ref().map(|told| at.duration("listener_filters_timeout", told));
+    Ok(told.transpose()?.filter(|told| !told.is_zero()).unwrap_or(Listener::DETECT_TIMEOUT))
+}
+
+/// Envoy believes whoever connects; so does who is told nothing else.
+fn proxy_protocol(
+    at: At<'_>,
+    message: &pb::Listener,
+    trusted: Option<Vec<IpNet>>,
+) -> Result<Option<ProxyProtocol>, DecodeError> {
+    let Some(filter) = message.listener_filters.iter().find(|one| one.name == PROXY_PROTOCOL) else { return Ok(None) };
+    let field = "listener_filters.proxy_protocol";
+    if let Some(pb::listener_filter::ConfigType::TypedConfig(any)) = &filter.config_type
+        && let Some(config) = at.unpack::<ProxyProtocolFilter>(field, any)?
+    {
+        if config.allow_requests_without_proxy_protocol {
+            return Err(at.unsupported(field, "allow_requests_without_proxy_protocol", "false is wanted"));
+        }
+        if !config.disallowed_versions.is_empty() {
+            return Err(at.unsupported(field, "disallowed_versions", "both versions are taken"));
+        }
+    }
+    let everybody = || vec![IpNet::from(Ipv4Net::default()), IpNet::from(Ipv6Net::default())];
+    Ok(Some(ProxyProtocol { trusted: trusted.filter(|networks| !networks.is_empty()).unwrap_or_else(everybody) }))
 }
 
 fn protocol_of(to: &Destinations) -> ListenProtocol {
@@ -69,16 +110,23 @@ fn protocol_of(to: &Destinations) -> ListenProtocol {
 }
 
 fn exact_limits(at: At<'_>, extra: &ExtraLimits) -> Result<Limits, DecodeError> {
-    let duration = |field: &str, text: &str| {
-        let field = format!("metadata.filter_metadata.mesh.limits.{field}");
-        go_duration::parse(text).map_err(|_| at.invalid(&field, text, "a duration such as 5s is wanted"))
-    };
+    let defaults = Limits::default();
+    let duration = |field: &str, text: &str| extra_duration(at, &format!("limits.{field}"), text);
+    let handshake_timeout = extra.handshake_timeout.as_deref().map(|text| duration("handshake_timeout", text));
     Ok(Limits {
+        connections_max: extra.connections_max.unwrap_or(defaults.connections_max),
+        handshake_timeout: handshake_timeout.transpose()?.unwrap_or(defaults.handshake_timeout),
         header_timeout: duration("header_timeout", &extra.header_timeout)?,
         body_idle_timeout: duration("body_idle_timeout", &extra.body_idle_timeout)?,
         idle_timeout: duration("idle_timeout", &extra.idle_timeout)?,
         header_bytes_max: extra.header_bytes_max,
+        header_count_max: extra.header_count_max.unwrap_or(defaults.header_count_max),
     })
+}
+
+fn extra_duration(at: At<'_>, field: &str, text: &str) -> Result<Duration, DecodeError> {
+    let field = format!("metadata.filter_metadata.mesh.{field}");
+    go_duration::parse(text).map_err(|_| at.invalid(&field, text, "a duration such as 5s is wanted"))
 }
 
 fn bind(at: At<'_>, message: &pb::Listener) -> Result<Bind, DecodeError> {
@@ -122,9 +170,19 @@ fn chains(at: At<'_>, message: &pb::Listener, to: &mut Destinations) -> Result<(
                 return Err(at.unsupported("filter_chains.filter_chain_match", "more", wanted));
             }
         }
-        let [only] = &chain.filters[..] else {
-            let wanted = "exactly one network filter is wanted: HCM or tcp_proxy";
-            return Err(at.unsupported("filter_chains.filters", chain.filters.len(), wanted));
+        if let Some(timeout) = &chain.transport_socket_connect_timeout {
+            let timeout = at.duration("filter_chains.transport_socket_connect_timeout", timeout)?;
+            if !timeout.is_zero() {
+                to.limits.handshake_timeout = timeout;
+            }
+        }
+        let only = match &chain.filters[..] {
+            [only] => only,
+            [first, only] if connection_limit(at, first, &mut to.limits)? => only,
+            more => {
+                let wanted = "one network filter is wanted: HCM or tcp_proxy, after connection_limit at most";
+                return Err(at.unsupported("filter_chains.filters", more.len(), wanted));
+            }
         };
         match &only.config_type {
             Some(filter::ConfigType::TypedConfig(any)) => network_filter(at, "filter_chains.filters", any, to)?,
@@ -141,6 +199,17 @@ fn chains(at: At<'_>, message: &pb::Listener, to: &mut Destinations) -> Result<(
     Ok(())
 }
 
+/// Whether it bounds connections; the limit is noted.
+fn connection_limit(at: At<'_>, filter: &pb::Filter, limits: &mut Limits) -> Result<bool, DecodeError> {
+    let field = "filter_chains.filters.connection_limit";
+    let Some(filter::ConfigType::TypedConfig(any)) = &filter.config_type else { return Ok(false) };
+    let Some(limit) = at.unpack::<ConnectionLimit>(field, any)? else { return Ok(false) };
+    if let Some(max) = &limit.max_connections {
+        limits.connections_max = u32::try_from(max.value).unwrap_or(u32::MAX);
+    }
+    Ok(true)
+}
+
 fn network_filter(at: At<'_>, field: &str, any: &Any, to: &mut Destinations) -> Result<(), DecodeError> {
     let twice = |what: &str| at.unsupported(field, what, "one chain for HTTP and one for bytes at most are wanted");
     if let Some(manager) = at.unpack::<hcm::HttpConnectionManager>(field, any)? {
@@ -148,7 +217,7 @@ fn network_filter(at: At<'_>, field: &str, any: &Any, to: &mut Destinations) -> 
             return Err(twice("a second HCM"));
         }
         to.routes = Some(routes(at, field, &manager)?);
-        to.limits = Some(limits(at, &manager)?);
+        limits(at, &manager, &mut to.limits)?;
         Ok(())
     } else if let Some(proxy) = at.unpack::<TcpProxy>(field, any)? {
         if to.tcp_cluster.is_some() {
@@ -185,8 +254,7 @@ fn routes(at: At<'_>, field: &str, manager: &hcm::HttpConnectionManager) -> Resu
     }
 }
 
-fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager) -> Result<Limits, DecodeError> {
-    let mut limits = Limits::default();
+fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager, limits: &mut Limits) -> Result<(), DecodeError> {
     let set = |limit: &mut Duration, field: &str, value: Option<&_>| {
         if let Some(value) = value {
             let value = at.duration(field, value)?;
@@ -205,5 +273,8 @@ fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager) -> Result<Limits, De
     if let Some(kb) = &manager.max_request_headers_kb {
         limits.header_bytes_max = kb.value as usize * 1024;
     }
-    Ok(limits)
+    if let Some(count) = common.and_then(|common| common.max_headers_count.as_ref()) {
+        limits.header_count_max = count.value;
+    }
+    Ok(())
 }

@@ -9,12 +9,15 @@ use envoy_types::pb::envoy::config::listener::v3::{filter, listener_filter};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use envoy_types::pb::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use envoy_types::pb::envoy::extensions::filters::listener::proxy_protocol::v3::ProxyProtocol as ProxyProtocolFilter;
+use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, RouteSpecifier, ServerHeaderTransformation, UpgradeConfig,
 };
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
-use envoy_types::pb::google::protobuf::BoolValue;
+use envoy_types::pb::google::protobuf::{BoolValue, UInt64Value};
+use ipnet::IpNet;
 use mesh_core::config::duration as go_duration;
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{Bind, Limits, Listener};
@@ -26,12 +29,12 @@ use crate::kind::Kind;
 use crate::metadata;
 use crate::packed::{Packed, version_of};
 
-/// How long an `auto` listener waits for the client's first bytes before it takes them for raw.
-pub(crate) const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
-
 /// Where an original-destination listener's connections go when nobody listens at their destination. No cluster is called
 /// that, so they are closed; our own proxy decides by itself.
 pub(crate) const NO_LISTENER_CLUSTER: &str = "no-listener-at-destination";
+
+/// The network filter that bounds connections.
+const CONNECTION_LIMIT: &str = "envoy.filters.network.connection_limit";
 
 /// Envoy's highest `max_request_headers_kb`.
 const HEADERS_KB_MAX: usize = 8192;
@@ -40,16 +43,29 @@ const HEADERS_KB_MAX: usize = 8192;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Extra {
     pub protocol: ListenProtocol,
+    /// Whom the PROXY protocol is believed; Envoy believes everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_protocol_trusted: Option<Vec<IpNet>>,
+    /// As exact as the wire's own; told here too since a listener for one protocol has no such field on the wire.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detect_timeout: Option<String>,
     pub limits: ExtraLimits,
 }
 
 /// [`Limits`], durations as people write them.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ExtraLimits {
+    // What an older control plane does not tell keeps its default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_timeout: Option<String>,
     pub header_timeout: String,
     pub body_idle_timeout: String,
     pub idle_timeout: String,
     pub header_bytes_max: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header_count_max: Option<u32>,
 }
 
 /// Encodes one listener.
@@ -65,6 +81,10 @@ pub fn listener(listener: &Listener) -> Result<Packed, EncodeError> {
         metadata: Some(metadata::carrying(&extra(listener))),
         ..pb::Listener::default()
     };
+    if listener.proxy_protocol.is_some() {
+        let filter = listener_filter("envoy.filters.listener.proxy_protocol", &ProxyProtocolFilter::default());
+        message.listener_filters.push(filter);
+    }
     match listener.bind {
         Bind::Api => {
             let manager = connection_manager(listener).ok_or_else(|| to_nowhere(listener))?;
@@ -82,10 +102,10 @@ pub fn listener(listener: &Listener) -> Result<Packed, EncodeError> {
         Bind::OriginalDestination(address) => {
             message.address = Some(socket(address));
             message.use_original_dst = Some(BoolValue { value: true });
-            message.listener_filters =
-                vec![listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default())];
+            let original = listener_filter("envoy.filters.listener.original_dst", &OriginalDst::default());
+            message.listener_filters.insert(0, original);
             if listener.routes.is_none() && listener.tcp_cluster.is_none() {
-                message.filter_chains = vec![chain(tcp_proxy(&listener.name, NO_LISTENER_CLUSTER))];
+                message.filter_chains = vec![chain(listener, tcp_proxy(&listener.name, NO_LISTENER_CLUSTER))];
             } else {
                 set_chains(&mut message, listener)?;
             }
@@ -98,30 +118,43 @@ fn to_nowhere(listener: &Listener) -> EncodeError {
     EncodeError::ListenerToNowhere { listener: listener.name.clone() }
 }
 
-/// With both a table and a cluster, the first bytes decide, within [`DETECT_TIMEOUT`].
+/// With both a table and a cluster, the first bytes decide, within the time for it.
 fn set_chains(message: &mut pb::Listener, listener: &Listener) -> Result<(), EncodeError> {
     let http =
         connection_manager(listener).map(|m| network_filter("envoy.filters.network.http_connection_manager", &m));
     let tcp = listener.tcp_cluster.as_ref().map(|cluster| tcp_proxy(&listener.name, cluster));
     match (http, tcp) {
         (None, None) => return Err(to_nowhere(listener)),
-        (Some(only), None) | (None, Some(only)) => message.filter_chains = vec![chain(only)],
+        (Some(only), None) | (None, Some(only)) => message.filter_chains = vec![chain(listener, only)],
         (Some(http), Some(tcp)) => {
             let protocols = ["http/1.0", "http/1.1", "h2c"].map(str::to_owned).to_vec();
             let matched = pb::FilterChainMatch { application_protocols: protocols, ..pb::FilterChainMatch::default() };
-            message.filter_chains = vec![pb::FilterChain { filter_chain_match: Some(matched), ..chain(http) }];
-            message.default_filter_chain = Some(chain(tcp));
+            message.filter_chains =
+                vec![pb::FilterChain { filter_chain_match: Some(matched), ..chain(listener, http) }];
+            message.default_filter_chain = Some(chain(listener, tcp));
             let inspector = listener_filter("envoy.filters.listener.http_inspector", &HttpInspector::default());
             message.listener_filters.push(inspector);
-            message.listener_filters_timeout = Some(duration(DETECT_TIMEOUT));
+            message.listener_filters_timeout = Some(duration(listener.detect_timeout));
             message.continue_on_listener_filters_timeout = true;
         }
     }
     Ok(())
 }
 
-fn chain(filter: pb::Filter) -> pb::FilterChain {
-    pb::FilterChain { filters: vec![filter], ..pb::FilterChain::default() }
+fn chain(listener: &Listener, filter: pb::Filter) -> pb::FilterChain {
+    let Limits { connections_max, handshake_timeout, .. } = listener.limits;
+    let mut filters = vec![filter];
+    if connections_max != Limits::default().connections_max {
+        // Envoy's counts a chain's connections where ours counts the listener's.
+        let limit = ConnectionLimit {
+            stat_prefix: listener.name.to_string(),
+            max_connections: Some(UInt64Value { value: connections_max.into() }),
+            ..ConnectionLimit::default()
+        };
+        filters.insert(0, network_filter(CONNECTION_LIMIT, &limit));
+    }
+    let transport_socket_connect_timeout = Some(duration(handshake_timeout));
+    pb::FilterChain { filters, transport_socket_connect_timeout, ..pb::FilterChain::default() }
 }
 
 fn network_filter<M: Message + Name>(name: &str, config: &M) -> pb::Filter {
@@ -166,6 +199,7 @@ fn connection_manager(listener: &Listener) -> Option<hcm::HttpConnectionManager>
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
         common_http_protocol_options: Some(HttpProtocolOptions {
             idle_timeout: Some(duration(limits.idle_timeout)),
+            max_headers_count: Some(number(limits.header_count_max)),
             ..HttpProtocolOptions::default()
         }),
         request_headers_timeout: Some(duration(limits.header_timeout)),
@@ -181,14 +215,27 @@ fn headers_kb(bytes: usize) -> u32 {
 }
 
 fn extra(listener: &Listener) -> Extra {
-    let Limits { header_timeout, body_idle_timeout, idle_timeout, header_bytes_max } = listener.limits;
+    let Limits {
+        connections_max,
+        handshake_timeout,
+        header_timeout,
+        body_idle_timeout,
+        idle_timeout,
+        header_bytes_max,
+        header_count_max,
+    } = listener.limits;
     Extra {
         protocol: listener.protocol,
+        proxy_protocol_trusted: listener.proxy_protocol.as_ref().map(|proxied| proxied.trusted.clone()),
+        detect_timeout: Some(go_duration::format(listener.detect_timeout)),
         limits: ExtraLimits {
+            connections_max: Some(connections_max),
+            handshake_timeout: Some(go_duration::format(handshake_timeout)),
             header_timeout: go_duration::format(header_timeout),
             body_idle_timeout: go_duration::format(body_idle_timeout),
             idle_timeout: go_duration::format(idle_timeout),
             header_bytes_max,
+            header_count_max: Some(header_count_max),
         },
     }
 }

@@ -83,6 +83,8 @@ impl Builder<'_> {
                 routes,
                 tcp_cluster,
                 tls: None,
+                proxy_protocol: None,
+                detect_timeout: Listener::DETECT_TIMEOUT,
                 limits: Limits::default(),
             };
             if !first.may_be_http() {
@@ -133,6 +135,8 @@ impl Builder<'_> {
             routes,
             tcp_cluster: None,
             tls: None,
+            proxy_protocol: None,
+            detect_timeout: Listener::DETECT_TIMEOUT,
             limits: Limits::default(),
         });
     }

@@ -28,6 +28,8 @@ impl Builder<'_> {
             routes: None,
             tcp_cluster: None,
             tls: None,
+            proxy_protocol: None,
+            detect_timeout: Listener::DETECT_TIMEOUT,
             limits: Limits::default(),
         });
         for port in ports {
@@ -54,6 +56,8 @@ impl Builder<'_> {
             routes,
             tcp_cluster: bytes.then(|| port.cluster_name.clone()),
             tls: None,
+            proxy_protocol: None,
+            detect_timeout: Listener::DETECT_TIMEOUT,
             limits: Limits::default(),
         });
     }

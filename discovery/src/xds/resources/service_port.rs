@@ -93,6 +93,8 @@ impl ServicePortRef<'_> {
             routes: Some(table.clone()),
             tcp_cluster: None,
             tls: None,
+            proxy_protocol: None,
+            detect_timeout: Listener::DETECT_TIMEOUT,
             limits: Limits::default(),
         };
         Some((listener, RouteTable { name: table, hosts: vec![self.host(vec!["*".into()])] }))

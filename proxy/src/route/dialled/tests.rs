@@ -48,6 +48,8 @@ fn book() -> AddressBook {
         routes: None,
         tcp_cluster: None,
         tls: None,
+        proxy_protocol: None,
+        detect_timeout: Listener::DETECT_TIMEOUT,
         limits: Limits::default(),
     });
     let clusters = [cluster(&service("web.shop"), 80), cluster(&service("web.shop"), 9090)];

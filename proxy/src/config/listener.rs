@@ -1,0 +1,241 @@
+//! One listener of the proxy's file: where connections come from, what they speak, and what they may take of us.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use mesh_core::config::section::{Bytes, Section, text_of};
+use mesh_core::model::protocol::ListenProtocol;
+use mesh_core::model::resource::{
+    Bind, ClientCertificate, Limits, Listener, ProxyProtocol, TlsCertificate, TlsServer, TlsVersion,
+};
+
+use super::file::Locate;
+
+/// Request heads below the smaller are refused in practice, above the larger they are an attack.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 << 20;
+
+/// Below the smaller, browsers are refused; above the larger, looking for one among them is an attack.
+const HEADER_COUNT: std::ops::RangeInclusive<u32> = 16..=10_000;
+
+pub(super) fn read(
+    section: &Section<'_>,
+    listen: Option<SocketAddr>,
+    service: Option<&str>,
+    locate: &Locate<'_>,
+) -> Option<Listener> {
+    let words = [("http", ListenProtocol::Http), ("tcp", ListenProtocol::Tcp), ("auto", ListenProtocol::Auto)];
+    let protocol = section.word("protocol", &words).unwrap_or_default();
+    let tls = read_tls(section, locate);
+    let proxy_protocol = read_proxy_protocol(section);
+    let detect_timeout = read_detect_timeout(section, protocol, tls.is_some());
+    let limits = read_limits(section);
+    let (listen, service) = (listen?, service?);
+    Some(Listener {
+        name: listen.to_string().into(),
+        bind: Bind::Address(listen),
+        protocol,
+        routes: (protocol != ListenProtocol::Tcp).then(|| service.into()),
+        tcp_cluster: (protocol != ListenProtocol::Http).then(|| service.into()),
+        tls,
+        proxy_protocol,
+        detect_timeout,
+        limits,
+    })
+}
+
+fn read_detect_timeout(section: &Section<'_>, protocol: ListenProtocol, has_tls: bool) -> Duration {
+    let Some(timeout) = section.optional("detect_timeout") else { return Listener::DETECT_TIMEOUT };
+    if protocol != ListenProtocol::Auto || has_tls {
+        let wanted = "is of use only with `protocol: auto` and without tls, where the client's first bytes are awaited";
+        section.problem("detect_timeout", wanted);
+    }
+    if timeout == Duration::ZERO {
+        section.problem("detect_timeout", "more than 0s is wanted; `protocol: tcp` looks at no byte");
+    }
+    timeout
+}
+
+fn read_tls(listener: &Section<'_>, locate: &Locate<'_>) -> Option<TlsServer> {
+    let section = listener.section("tls")?;
+    let certificates = read_certificates(&section, locate);
+    let client_certificate = read_client_certificate(&section, locate);
+    let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+    let min_version = section.word("min_version", &versions).unwrap_or_default();
+    section.finish();
+    Some(TlsServer { certificates: certificates?, client_certificate: client_certificate?, min_version })
+}
+
+/// One beside the other keys of `tls`, or a list.
+fn read_certificates(section: &Section<'_>, locate: &Locate<'_>) -> Option<Vec<TlsCertificate>> {
+    if section.raw("certificates").is_none() {
+        return Some(vec![read_certificate(section, locate)?]);
+    }
+    for key in ["certificate", "key", "server_names"] {
+        if section.raw(key).is_some() {
+            section.problem(key, "stands beside certificates; one of them is wanted");
+        }
+    }
+    let list = section.sections("certificates");
+    if list.is_empty() {
+        let wanted = "at least one is wanted, such as `[{ certificate: certificate.pem, key: key.pem }]`";
+        section.problem("certificates", wanted);
+    }
+    let read = |one: Section<'_>| {
+        let certificate = read_certificate(&one, locate);
+        one.finish();
+        certificate
+    };
+    // Every one is read before the first mistake counts.
+    let read: Vec<Option<TlsCertificate>> = list.into_iter().map(read).collect();
+    read.into_iter().collect()
+}
+
+fn read_certificate(section: &Section<'_>, locate: &Locate<'_>) -> Option<TlsCertificate> {
+    let certificate = section.required("certificate").and_then(|path| located(section, "certificate", path, locate));
+    let key = section.required("key").and_then(|path| located(section, "key", path, locate));
+    let server_names = read_server_names(section);
+    Some(TlsCertificate { certificate: certificate?, key: key?, server_names })
+}
+
+fn read_server_names(section: &Section<'_>) -> Vec<Arc<str>> {
+    let names: Vec<String> = section.values("server_names").unwrap_or_default();
+    let name = |(at, name): (usize, String)| {
+        let name = name.to_ascii_lowercase();
+        let host = name.strip_prefix("*.").unwrap_or(&name);
+        let is_host = host.parse::<std::net::IpAddr>().is_err()
+            && host.split('.').all(|label| {
+                !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            });
+        if !is_host {
+            let path = section.path_of(&format!("server_names[{at}]"));
+            let wanted =
+                "a host name such as shop.example is wanted, or `*.` in front of one: addresses are never asked for";
+            section.note(path, Some(&name.as_str().into()), wanted);
+        }
+        Arc::from(name)
+    };
+    names.into_iter().enumerate().map(name).collect()
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    None,
+    Optional,
+    Required,
+}
+
+/// Whoever names authorities alone wants certificates of theirs.
+fn read_client_certificate(section: &Section<'_>, locate: &Locate<'_>) -> Option<ClientCertificate> {
+    let has_ca = section.raw("client_ca").is_some();
+    let ca = section.optional("client_ca").and_then(|path| located(section, "client_ca", path, locate));
+    let words = [("none", Asked::None), ("optional", Asked::Optional), ("required", Asked::Required)];
+    let asked = section.word("client_certificate", &words);
+    match asked.unwrap_or(if has_ca { Asked::Required } else { Asked::None }) {
+        Asked::None if has_ca => {
+            let wanted =
+                "is of use only with `client_certificate: required`, which is the default beside it, or `optional`";
+            section.problem("client_ca", wanted);
+            None
+        }
+        Asked::None => Some(ClientCertificate::None),
+        Asked::Optional | Asked::Required if !has_ca => {
+            let wanted =
+                "client_ca is missing beside it: the PEM file of the authorities that sign clients' certificates";
+            section.problem("client_certificate", wanted);
+            None
+        }
+        Asked::Optional => Some(ClientCertificate::Optional { ca: ca? }),
+        Asked::Required => Some(ClientCertificate::Required { ca: ca? }),
+    }
+}
+
+fn located(section: &Section<'_>, key: &str, path: PathBuf, locate: &Locate<'_>) -> Option<PathBuf> {
+    let located = locate(&path);
+    located.map_err(|why| section.problem(key, format!("{why}; the path of a PEM file is wanted"))).ok()
+}
+
+/// Without a word on whom to believe, whoever may connect could claim to be anybody.
+fn read_proxy_protocol(listener: &Section<'_>) -> Option<ProxyProtocol> {
+    const KEY: &str = "proxy_protocol";
+    let missing = "the addresses or networks whose word is taken are missing, such as `{ trusted: [10.0.0.0/8] }`";
+    match listener.raw(KEY)?.as_bool() {
+        Some(true) => {
+            listener.problem(KEY, missing);
+            return None;
+        }
+        Some(false) => return None,
+        None => {}
+    }
+    let section = listener.section(KEY)?;
+    let list = section.list("trusted");
+    if list.is_empty() {
+        listener.problem(KEY, missing);
+    }
+    let read = |(path, value): (String, &_)| {
+        let network = text_of(value).as_deref().and_then(network);
+        if network.is_none() {
+            let wanted = "an address such as 10.0.0.5, or a network such as 10.0.0.0/8, is wanted";
+            section.note(path, Some(value), wanted);
+        }
+        network
+    };
+    let trusted = list.into_iter().filter_map(read).collect();
+    section.finish();
+    Some(ProxyProtocol { trusted })
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+}
+
+fn read_limits(listener: &Section<'_>) -> Limits {
+    let defaults = Limits::default();
+    let Some(section) = listener.section("limits") else { return defaults };
+    let time = |key: &str, default: Duration| match section.optional(key) {
+        Some(Duration::ZERO) => {
+            section.problem(key, "more than 0s is wanted: without a limit, idle clients would pile up");
+            default
+        }
+        time => time.unwrap_or(default),
+    };
+    let limits = Limits {
+        connections_max: connections_max(&section).unwrap_or(defaults.connections_max),
+        handshake_timeout: time("handshake_timeout", defaults.handshake_timeout),
+        header_timeout: time("header_timeout", defaults.header_timeout),
+        body_idle_timeout: time("body_idle_timeout", defaults.body_idle_timeout),
+        idle_timeout: time("idle_timeout", defaults.idle_timeout),
+        header_bytes_max: header_bytes(&section).unwrap_or(defaults.header_bytes_max),
+        header_count_max: header_count(&section).unwrap_or(defaults.header_count_max),
+    };
+    section.finish();
+    limits
+}
+
+fn connections_max(limits: &Section<'_>) -> Option<u32> {
+    let max: u32 = limits.optional("max_connections")?;
+    if max == 0 {
+        limits.problem("max_connections", "at least 1 is wanted; a listener that takes nobody is left out");
+    }
+    Some(max)
+}
+
+fn header_bytes(limits: &Section<'_>) -> Option<usize> {
+    let Bytes(bytes) = limits.optional("max_header_bytes")?;
+    if !HEADER_BYTES.contains(&bytes) {
+        limits.problem("max_header_bytes", "a size from 1KiB to 16MiB is wanted");
+    }
+    usize::try_from(bytes).ok()
+}
+
+fn header_count(limits: &Section<'_>) -> Option<u32> {
+    let count = limits.optional("max_headers")?;
+    if !HEADER_COUNT.contains(&count) {
+        let (least, most) = (HEADER_COUNT.start(), HEADER_COUNT.end());
+        limits.problem("max_headers", format!("a number from {least} to {most} is wanted"));
+    }
+    Some(count)
+}
