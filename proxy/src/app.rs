@@ -26,6 +26,7 @@ use crate::http::access_log;
 use crate::identity::held::TlsError;
 use crate::identity::rotate::Rotation;
 use crate::inbound::{Caller, Entrance};
+use crate::listen::limits::Admission;
 use crate::listen::socket::BindError;
 use crate::metrics::WorkerMetrics;
 use crate::metrics::collect::ProxyCollector;
@@ -138,17 +139,15 @@ impl App {
             None => (None, None),
         };
         let (drainer, held) = drain::channel();
-        let mut workers = Vec::with_capacity(metrics.len());
-        for (index, metrics) in metrics.into_iter().enumerate() {
-            let shared = worker::Shared {
-                view: Arc::clone(&view),
-                tls: Arc::clone(&tls),
-                metrics,
-                log: log.clone(),
-                held: held.clone(),
-            };
-            workers.push(WorkerThread::start(index, shared).map_err(|source| AppError::Thread { source })?);
-        }
+        let shared = |metrics| worker::Shared {
+            view: Arc::clone(&view),
+            tls: Arc::clone(&tls),
+            metrics,
+            log: log.clone(),
+            held: held.clone(),
+        };
+        let workers = metrics.into_iter().map(shared).collect();
+        let workers = worker::start_all(workers).map_err(|source| AppError::Thread { source })?;
         let mut listeners = Listeners::default();
         listeners.open_first(&view.load().resources, &workers).map_err(|source| AppError::Bind { source })?;
         let handle = Handle { workers: workers.iter().map(WorkerThread::commands).collect() };
@@ -311,8 +310,9 @@ impl Handle {
 
     /// Accepts redirected connections on sockets inside a namespace, one per worker. `key` tells them apart from others.
     pub fn capture(&self, key: &Arc<str>, sockets: Vec<TcpListener>, caller: &watch::Receiver<Caller>) {
+        let admission = Arc::new(Admission::default());
         for (worker, socket) in self.workers.iter().zip(sockets) {
-            worker.open(Arc::clone(key), Entrance::Captured(caller.clone()), socket);
+            worker.open(Arc::clone(key), Entrance::Captured(caller.clone()), Arc::clone(&admission), socket);
         }
     }
 

@@ -1,5 +1,5 @@
-//! Stage 4 of a request's walk, the composer of what a connection passes through: who is it → where was it going → TLS → which protocol → HTTP or
-//! bytes.
+//! Stage 4 of a request's walk, the composer of what a connection passes through: who is it → where was it going → may it come in → TLS →
+//! which protocol → HTTP or bytes.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, is_raw_port};
-use mesh_core::model::resource::{Limits, Listener, TlsServer};
+use mesh_core::model::resource::{Limits, Listener, ProxyProtocol, TlsServer};
 use mesh_core::task::drain::Drain;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use crate::detect::peek::{WAIT_MAX, peek};
+use crate::detect::peek::peek;
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
 use crate::http::asked::Asked;
@@ -27,12 +27,16 @@ use crate::http::server_h2::{self, serve_h2};
 use crate::identity::handshake::{self, HandshakeError};
 use crate::identity::rotate::SharedTls;
 use crate::intercept::original_dst::original_destination;
+use crate::listen::limits::Admission;
+use crate::listen::proxied;
+use crate::listen::proxy_protocol::Said;
+use crate::listen::spread::Place;
 use crate::listen::stream::ClientStream;
 use crate::metrics::ConnectionEnd;
 use crate::outbound::way::{self, Toward, Way};
 use crate::outbound::{self, Worker, raw};
 use crate::route::dialled::{CallerView, Destination};
-use crate::upstream::connect::{Origin, tune};
+use crate::upstream::connect::Origin;
 
 /// Whose connections arrive at a socket, and what is to become of them.
 #[derive(Debug, Clone)]
@@ -58,10 +62,14 @@ pub struct Caller {
 }
 
 /// A connection that was just accepted.
-pub struct Accepted {
-    pub stream: TcpStream,
+pub struct Accepted<S = TcpStream> {
+    pub stream: S,
     pub peer: SocketAddr,
     pub entrance: Entrance,
+    /// Where its place among those of its listener is taken.
+    pub admission: Arc<Admission>,
+    /// Its place among those of its worker; none where there is one worker.
+    pub place: Option<Place>,
     /// Begins when its listener goes away, or the proxy ends.
     pub drain: Drain,
     /// Held until it is over.
@@ -70,10 +78,11 @@ pub struct Accepted {
 
 /// What is known about a connection before anything is read of it.
 struct Arrival {
-    listener: Arc<str>,
+    name: Arc<str>,
+    /// None where there is none of its own.
+    listener: Option<Arc<Listener>>,
     protocol: ListenProtocol,
     limits: Limits,
-    tls: Option<TlsServer>,
     /// What the client dialled.
     dialled: SocketAddr,
     way: Rc<Way>,
@@ -166,30 +175,52 @@ async fn carry_captured(
 }
 
 impl Arrival {
-    fn at(listener: &Listener, dialled: SocketAddr, way: Way) -> Self {
-        let Listener { name, protocol, limits, tls, .. } = listener.clone();
-        Self { listener: name, protocol, limits, tls, dialled, way: Rc::new(way) }
+    fn at(listener: &Arc<Listener>, dialled: SocketAddr, way: Way) -> Self {
+        let Listener { protocol, limits, .. } = **listener;
+        let (name, listener) = (Arc::clone(&listener.name), Some(Arc::clone(listener)));
+        Self { name, listener, protocol, limits, dialled, way: Rc::new(way) }
     }
 
     /// Behind no listener of its own.
     fn behind(protocol: ListenProtocol, dialled: SocketAddr, way: Way) -> Self {
-        let (listener, limits) = (Arc::from("captured"), Limits::default());
-        Self { listener, protocol, limits, tls: None, dialled, way: Rc::new(way) }
+        let (name, limits) = (Arc::from("captured"), Limits::default());
+        Self { name, listener: None, protocol, limits, dialled, way: Rc::new(way) }
+    }
+
+    fn tls(&self) -> Option<&TlsServer> {
+        self.listener.as_ref()?.tls.as_ref()
     }
 
     fn client(&self, accepted: &Accepted) -> Rc<Client> {
-        let (listener, held) = (Arc::clone(&self.listener), accepted.held.clone());
-        Rc::new(Client::new(accepted.peer, self.dialled, self.tls.is_some(), listener, self.limits, held))
+        let (name, held) = (Arc::clone(&self.name), accepted.held.clone());
+        Rc::new(Client::new(accepted.peer, self.dialled, self.tls().is_some(), name, self.limits, held))
     }
 }
 
-async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted: Accepted) -> ConnectionEnd {
+async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut accepted: Accepted) -> ConnectionEnd {
+    // May it come in. Whoever is too much is closed at once: one that waits for a place might wait for ever.
+    let max = arrival.limits.connections_max;
+    let Some(_admitted) = accepted.admission.enter(max) else {
+        if accepted.admission.tells_refusal(std::time::Instant::now()) {
+            tracing::warn!(listener = %arrival.name, max_connections = max, "connections are refused: the listener is full");
+        }
+        return ConnectionEnd::TooMany;
+    };
+
+    // Whose is it, where somebody in between says so.
+    let proxied = arrival.listener.as_ref().and_then(|listener| listener.proxy_protocol.as_ref());
+    if let Some(proxied) = proxied {
+        match said(&mut accepted, proxied, arrival.limits.handshake_timeout).await {
+            Some(Said::Client { source, destination }) => (accepted.peer, arrival.dialled) = (source, destination),
+            Some(Said::Itself) => {}
+            None => return ConnectionEnd::ProxyProtocol,
+        }
+    }
     let client = arrival.client(&accepted);
-    let Accepted { stream, peer, drain, .. } = accepted;
-    tune(&stream);
+    let Accepted { stream, peer, drain, place: _place, .. } = accepted;
 
     // TLS, where the listener wants it; the handshake settles the protocol.
-    if let Some(wanted) = &arrival.tls {
+    if let Some(wanted) = arrival.tls() {
         let Some(stream) = shake_hands(worker, tls, wanted, &arrival, stream, peer).await else {
             return ConnectionEnd::TlsFailed;
         };
@@ -210,6 +241,22 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, arrival: Arrival, accepted:
         Detected::Http1 => http(worker, client, arrival.way, stream, drain, false).await,
         Detected::Http2 => http(worker, client, arrival.way, stream, drain, true).await,
         Detected::Tls | Detected::Raw => raw_until_end(worker, client, arrival.way, stream, drain).await,
+    }
+}
+
+/// What somebody in between says of a connection; none when it must be dropped.
+async fn said(accepted: &mut Accepted, proxied: &ProxyProtocol, timeout: Duration) -> Option<Said> {
+    let by = accepted.peer.ip().to_canonical();
+    if !proxied.trusted.iter().any(|network| network.contains(&by)) {
+        tracing::info!(peer = %accepted.peer, "a connection is refused: its sender is not in proxy_protocol.trusted");
+        return None;
+    }
+    match proxied::read(&mut accepted.stream, timeout).await {
+        Ok(said) => Some(said),
+        Err(error) => {
+            tracing::info!(peer = %accepted.peer, error = %chain(&error), "a connection is refused: it does not say whose it is");
+            None
+        }
     }
 }
 
@@ -237,7 +284,7 @@ async fn shake_hands(
         }
         Err(error) => {
             worker.metrics.handshake_failed(error.why);
-            let (listener, server_name) = (&arrival.listener, error.server_name.as_deref().unwrap_or("-"));
+            let (listener, server_name) = (&arrival.name, error.server_name.as_deref().unwrap_or("-"));
             tracing::info!(%peer, %listener, server_name, why = error.why.as_str(), %error, "a TLS handshake failed");
             None
         }
@@ -255,7 +302,7 @@ async fn protocol(
         ListenProtocol::Auto if is_raw_port(arrival.dialled.port()) => {
             return Ok((Detected::Raw, ClientStream::plain(stream, Bytes::new())));
         }
-        ListenProtocol::Auto => WAIT_MAX,
+        ListenProtocol::Auto => arrival.listener.as_ref().map_or(Listener::DETECT_TIMEOUT, |one| one.detect_timeout),
         ListenProtocol::Http => arrival.limits.idle_timeout,
     };
     let Ok(peeked) = peek(&mut stream, wait).await else { return Err(ConnectionEnd::Closed) };

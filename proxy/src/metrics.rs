@@ -178,12 +178,24 @@ pub enum ConnectionEnd {
     Idle,
     BadRequest,
     TlsFailed,
+    /// Its listener had as many as it may have.
+    TooMany,
+    /// Nobody who is trusted said whose it is.
+    ProxyProtocol,
     Drained,
 }
 
 impl ConnectionEnd {
-    pub const ALL: [Self; 6] =
-        [Self::Closed, Self::HeaderTimeout, Self::Idle, Self::BadRequest, Self::TlsFailed, Self::Drained];
+    pub const ALL: [Self; 8] = [
+        Self::Closed,
+        Self::HeaderTimeout,
+        Self::Idle,
+        Self::BadRequest,
+        Self::TlsFailed,
+        Self::TooMany,
+        Self::ProxyProtocol,
+        Self::Drained,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -193,6 +205,8 @@ impl ConnectionEnd {
             Self::Idle => "idle_timeout",
             Self::BadRequest => "bad_request",
             Self::TlsFailed => "tls_failed",
+            Self::TooMany => "max_connections",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::Drained => "drained",
         }
     }

@@ -8,6 +8,7 @@ mod in_process {
     mod balancing; // who gets the request
     mod retries; // once more, elsewhere
     mod protocols; // h1, h2, trailers, upgrades, bytes
+    mod arrivals; // over which worker, how many, whose they are, how long a first byte is awaited
     mod tls; // who may come in, by which version; certificates that change
     mod handshakes; // which certificate, which version, who may come in; why not, in words
     mod endings; // timeouts, cut bodies, drain, reload

@@ -1,11 +1,15 @@
 //! Ending in order: one side says "drain", every task that holds a [`Drain`] finishes what it has, and the side that said it
 //! waits until the last one is dropped.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::sync::{mpsc, watch};
 
 /// The side that ends things.
 #[derive(Debug)]
 pub struct Drainer {
+    begun: Arc<AtomicBool>,
     signal: watch::Sender<bool>,
     /// Never sent on: it closes when the last holder drops its sender.
     holders: mpsc::Receiver<()>,
@@ -14,6 +18,8 @@ pub struct Drainer {
 /// Held by a task for as long as it has something to finish. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Drain {
+    /// For those who only ask: read by all, written once.
+    begun: Arc<AtomicBool>,
     signal: watch::Receiver<bool>,
     _held: mpsc::Sender<()>,
 }
@@ -23,12 +29,14 @@ pub struct Drain {
 pub fn channel() -> (Drainer, Drain) {
     let (signal, watched) = watch::channel(false);
     let (held, holders) = mpsc::channel(1);
-    (Drainer { signal, holders }, Drain { signal: watched, _held: held })
+    let begun = Arc::new(AtomicBool::new(false));
+    (Drainer { begun: Arc::clone(&begun), signal, holders }, Drain { begun, signal: watched, _held: held })
 }
 
 impl Drainer {
     /// Says "drain" without waiting; more holders may still appear and drop.
     pub fn start(&self) {
+        self.begun.store(true, Ordering::Relaxed);
         self.signal.send_replace(true);
     }
 
@@ -47,7 +55,7 @@ impl Drainer {
 impl Drain {
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.signal.borrow()
+        self.begun.load(Ordering::Relaxed)
     }
 
     /// Ends when draining begins, or when the [`Drainer`] is gone.

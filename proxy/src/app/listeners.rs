@@ -9,6 +9,7 @@ use mesh_core::model::resource::{Bind, Resources};
 use super::worker::WorkerThread;
 use crate::error::chain;
 use crate::inbound::Entrance;
+use crate::listen::limits::Admission;
 use crate::listen::socket::{BindError, bind};
 use crate::upstream::connect::Origin;
 
@@ -71,10 +72,10 @@ impl Listeners {
     fn open_one(&mut self, name: Arc<str>, wanted: SocketAddr, workers: &[WorkerThread]) -> Result<(), BindError> {
         let sockets = bind(wanted, workers.len())?;
         let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(wanted);
-        let origin = Origin::default();
+        let (origin, admission) = (Origin::default(), Arc::new(Admission::default()));
         for (worker, socket) in workers.iter().zip(sockets) {
             let entrance = Entrance::Listener { name: Arc::clone(&name), origin: origin.clone() };
-            worker.commands().open(Arc::clone(&name), entrance, socket);
+            worker.commands().open(Arc::clone(&name), entrance, Arc::clone(&admission), socket);
         }
         self.open.insert(name, Open { wanted, bound });
         Ok(())

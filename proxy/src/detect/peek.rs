@@ -7,9 +7,6 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::verdict::{Detected, Verdict, detect};
 
-/// A client that says nothing for so long waits for its server to speak first.
-pub const WAIT_MAX: Duration = Duration::from_millis(100);
-
 /// What was found out, and what was read for it.
 #[derive(Debug)]
 pub struct Peeked {
@@ -19,7 +16,8 @@ pub struct Peeked {
     pub timed_out: bool,
 }
 
-/// Reads until the protocol is known, or the time is up.
+/// Reads until the protocol is known, or the time is up: a client that says nothing for so long waits for its server to speak
+/// first.
 ///
 /// # Errors
 /// When reading fails.
@@ -47,6 +45,8 @@ mod tests {
     use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
+
+    const WAIT_MAX: Duration = Duration::from_millis(100);
 
     #[tokio::test(start_paused = true)]
     async fn silence_and_half_words_are_raw_after_a_while() {

@@ -38,9 +38,6 @@ use connection::Connection;
 /// A client that is done sending may have left, or wait for its answer: so long without a byte for it, it is taken for waiting.
 const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
 
-/// Field lines of a request head, and of its trailers.
-const HEADER_COUNT_MAX: usize = 100;
-
 /// How long the last words on a connection may take to arrive.
 const LINGER_MAX: Duration = Duration::from_secs(1);
 
@@ -102,7 +99,7 @@ where
     B: Body<Error = ProxyError>,
     F: Future<Output = Answer<B, S>>,
 {
-    let limits = HeadLimits { bytes_max: client.limits.header_bytes_max, fields_max: HEADER_COUNT_MAX };
+    let limits = HeadLimits { bytes_max: client.limits.header_bytes_max, fields_max: client.limits.header_count_max as usize };
     let connection = Rc::new(RefCell::new(Connection::new(stream, limits)));
     let mut draining = drain.clone();
     let mut draining = pin!(draining.started());

@@ -5,11 +5,15 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 const BACKLOG: i32 = 4096;
+
+/// A silent connection is probed after this long, so that the kernel finds out about a peer that is gone.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// An address that cannot be listened on.
 #[derive(Debug, Error)]
@@ -38,6 +42,16 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindE
     }
     // Listening begins when all are bound, so that none takes what belongs to another.
     sockets.into_iter().map(|socket| listen(socket).map_err(failed)).collect()
+}
+
+/// What every connection that a socket accepts gets: it is inherited, so that none of them has to ask for it. A failure is no
+/// reason to accept nothing.
+pub fn tune(socket: &TcpListener) {
+    let (socket, keepalive) =
+        (SockRef::from(socket), TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4));
+    if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
+        tracing::debug!(%error, "socket options were refused");
+    }
 }
 
 fn open(address: SocketAddr) -> io::Result<Socket> {
@@ -72,5 +86,17 @@ mod tests {
         assert_eq!(bind(address, 1).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
         drop(sockets);
         assert!(bind(address, 2).is_ok());
+    }
+
+    #[test]
+    fn connections_inherit_what_their_socket_was_told() {
+        let socket = bind(loopback(), 1).unwrap().remove(0);
+        socket.set_nonblocking(false).unwrap();
+        tune(&socket);
+        let _client = std::net::TcpStream::connect(socket.local_addr().unwrap()).unwrap();
+        let accepted = Socket::from(socket.accept().unwrap().0);
+        assert!(accepted.tcp_nodelay().unwrap() && accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), KEEPALIVE / 4);
     }
 }

@@ -154,6 +154,11 @@ impl ProxyCollector {
             let value = self.sum(|worker| &worker.ends[*end as usize]);
             (vec![("end", end.as_str().to_owned())], value as f64)
         });
+        let by_worker = self
+            .workers
+            .iter()
+            .enumerate()
+            .map(|(index, worker)| (vec![("worker", index.to_string())], worker.connections_active.get() as f64));
         let failures = Why::ALL.iter().map(|why| {
             let value = self.sum(|worker| &worker.tls_handshake_failures[*why as usize]);
             (vec![("why", why.as_str().to_owned())], value as f64)
@@ -176,6 +181,11 @@ impl ProxyCollector {
                 "mesh_connections_active",
                 "Connections of clients that are open.",
                 gauge_of(self.sum(|worker| &worker.connections_active)),
+            ),
+            gauge(
+                "mesh_worker_connections_active",
+                "Connections of clients that are open, by the worker that carries them.",
+                by_worker.collect(),
             ),
             counter("mesh_connections_ended_total", "Connections of clients that ended, by how.", ends.collect()),
             plain("mesh_accept_errors_total", "Accepts that failed.", self.sum(|worker| &worker.accept_errors)),

@@ -52,9 +52,19 @@ impl Mesh {
     }
 
     pub async fn start_from(resources: Arc<Resources>, drain_timeout: Duration) -> Self {
+        Self::start_by(resources, Options { workers: 1, drain_timeout, ..Options::default() }).await
+    }
+
+    /// With so many workers.
+    pub async fn start_with(resources: Arc<Resources>, workers: usize) -> Self {
+        let drain_timeout = Duration::from_secs(5);
+        Self::start_by(resources, Options { workers, drain_timeout, ..Options::default() }).await
+    }
+
+    async fn start_by(resources: Arc<Resources>, options: Options) -> Self {
         let (told, watched) = watch::channel(resources);
         let admin = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let options = Options { workers: 1, admin, drain_timeout, ..Options::default() };
+        let options = Options { admin, ..options };
         let app = App::bind(options, watched).await.unwrap();
         let proxy = *app.addresses().values().next().unwrap();
         let admin = app.admin_address().unwrap();
