@@ -99,7 +99,8 @@ where
     B: Body<Error = ProxyError>,
     F: Future<Output = Answer<B, S>>,
 {
-    let limits = HeadLimits { bytes_max: client.limits.header_bytes_max, fields_max: client.limits.header_count_max as usize };
+    let limits =
+        HeadLimits { bytes_max: client.limits.header_bytes_max, fields_max: client.limits.header_count_max as usize };
     let connection = Rc::new(RefCell::new(Connection::new(stream, limits)));
     let mut draining = drain.clone();
     let mut draining = pin!(draining.started());
