@@ -1,7 +1,7 @@
 //! An origin behind the proxy: it keeps every byte it is sent, connection by connection, reads them strictly, and answers as its
 //! script says.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
+use crate::client::Delivery;
 use crate::wire::{self, Progress, Request, shown};
 use crate::world::DEADLINE;
 
@@ -43,6 +44,8 @@ pub struct Connection {
     /// The one that is not whole yet.
     pub partial: Option<Request>,
     early_done: bool,
+    /// The origin has switched it: what follows is no HTTP.
+    switched: bool,
     /// Why its bytes have no one meaning.
     pub broken: Option<String>,
     /// The proxy ended it.
@@ -56,10 +59,11 @@ pub struct Log {
     over: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     log: Mutex<Log>,
     changed: Condvar,
+    delivery: Delivery,
 }
 
 /// The origin; it ends when dropped.
@@ -70,14 +74,17 @@ pub struct Backend {
 }
 
 impl Backend {
-    pub fn start(scripts: Vec<Script>) -> Self {
+    pub fn start(scripts: Vec<Script>, delivery: Delivery) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { log: Mutex::new(Log { scripts, ..Log::default() }), ..Shared::default() });
+        let shared =
+            Arc::new(Shared { log: Mutex::new(Log { scripts, ..Log::default() }), delivery, changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
+                // Torn bytes are to arrive as such.
+                let _ = stream.set_nodelay(true);
                 let stream = Arc::new(stream);
                 let number = {
                     let mut log = accepting.log();
@@ -174,7 +181,7 @@ impl Connection {
 
     /// Reads on; which requests became whole, and which has begun.
     fn step(&mut self) {
-        while self.broken.is_none() {
+        while self.broken.is_none() && !self.switched {
             match wire::request(&self.bytes[self.read..]) {
                 Ok((Some(request), Progress::Whole(length))) => {
                     self.read += length;
@@ -225,19 +232,27 @@ impl Shared {
                 connection.early_done = true;
                 acts.extend(script.acts.clone());
             }
+            let broken = connection.broken.is_some();
             drop(log);
             self.changed.notify_all();
             acts.iter().for_each(|act| self.perform(number, stream, act));
+            if broken {
+                // Nobody is to wait for an answer to it.
+                let _ = stream.shutdown(Shutdown::Write);
+            }
             if length == 0 {
                 return;
             }
         }
     }
 
-    fn perform(&self, number: usize, mut stream: &TcpStream, act: &Act) {
+    fn perform(&self, number: usize, stream: &TcpStream, act: &Act) {
+        if matches!(act, Act::Send(bytes) if bytes.windows(13).any(|part| part == b"HTTP/1.1 101 ")) {
+            self.log().connections[number].switched = true;
+        }
         // The proxy may have ended the connection: what it then does is what is tested.
         let _ = match act {
-            Act::Send(bytes) => stream.write_all(bytes),
+            Act::Send(bytes) => self.delivery.write(stream, bytes),
             Act::Finish => stream.shutdown(Shutdown::Write),
             Act::Reset => {
                 // The last holder's drop sends RST; the end of reading, of which the peer learns nothing, wakes that holder.

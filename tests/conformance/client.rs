@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::wire::{self, Progress, Response, shown};
 use crate::world::DEADLINE;
 
-/// How a request is cut into writes.
+/// How a message is cut into writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
     Whole,
@@ -15,9 +15,23 @@ pub enum Delivery {
     Torn,
 }
 
-/// Pieces of a torn request beyond its first bytes.
-const TORN_PIECES: usize = 64;
+/// So many bytes go one by one, the others in so many pieces.
 const TORN_BYTES: usize = 600;
+const TORN_PIECES: usize = 64;
+
+impl Delivery {
+    pub fn write(self, mut stream: impl Write, bytes: &[u8]) -> std::io::Result<()> {
+        let (torn, rest) = match self {
+            Self::Whole => (&[][..], bytes),
+            Self::Torn => bytes.split_at(bytes.len().min(TORN_BYTES)),
+        };
+        for byte in torn {
+            stream.write_all(&[*byte])?;
+            std::thread::yield_now();
+        }
+        rest.chunks((rest.len() / TORN_PIECES).max(1 << 14)).try_for_each(|piece| stream.write_all(piece))
+    }
+}
 
 /// A connection to the proxy.
 #[derive(Debug)]
@@ -58,17 +72,8 @@ impl Client {
     }
 
     pub fn deliver(&mut self, bytes: &[u8], delivery: Delivery) {
-        let (torn, rest) = match delivery {
-            Delivery::Whole => (&[][..], bytes),
-            Delivery::Torn => bytes.split_at(bytes.len().min(TORN_BYTES)),
-        };
-        for byte in torn {
-            self.send([*byte]);
-            std::thread::yield_now();
-        }
-        for piece in rest.chunks((rest.len() / TORN_PIECES).max(1 << 14)) {
-            self.send(piece);
-        }
+        // As above.
+        let _ = delivery.write(&mut self.stream, bytes);
     }
 
     /// Nothing more is to come from this side.
@@ -143,6 +148,12 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Whether another request may be sent behind that response, as its receiver sees it.
+    pub fn may_go_on(&self, response: &Response, version: &str) -> bool {
+        let kept = response.fields.lists("connection", "keep-alive");
+        self.ended.is_none() && !response.closes() && (version == "HTTP/1.1" && response.version == "HTTP/1.1" || kept)
     }
 
     /// Waits for the end of the connection; nothing may come before it.

@@ -7,11 +7,21 @@ mod backend; // an origin that keeps every byte
 mod client; // a client that sends what it is given
 mod world; // one proxy between both
 mod asked; // rows of requests
+mod answered; // rows of responses
+mod scenario; // what no row can tell
 mod request_line; // methods, targets, versions
 mod host; // whom a request is for
 mod fields; // field lines and their ends
 mod framing; // where a body ends
+mod codings; // transfer codings
 mod chunked; // chunks and trailers
+mod response_head; // status lines and fields of a response
+mod response_body; // where it ends
+mod response_chunks; // its chunks and trailers, and how it is cut
+mod hop_by_hop; // what ends at a proxy
+mod interim; // what comes before a response
+mod connection; // more than one message
+mod upgrade; // connections that become something else
 
 use libtest_mimic::Arguments;
 
@@ -27,6 +37,18 @@ fn main() {
         asked::trials("fields", fields::rows()),
         asked::trials("framing", framing::rows()),
         asked::trials("chunked", chunked::rows()),
+        answered::trials("response head", response_head::rows()),
+        asked::trials("codings", codings::rows()),
+        answered::trials("response body", response_body::rows()),
+        answered::trials("response chunks", response_chunks::rows()),
+        asked::trials("hop by hop", hop_by_hop::requests()),
+        answered::trials("hop by hop", hop_by_hop::responses()),
+        answered::trials("interim", interim::rows()),
+        scenario::trials("interim", interim::SCENARIOS),
+        asked::trials("connection", connection::rows()),
+        scenario::trials("connection", connection::SCENARIOS),
+        asked::trials("upgrade", upgrade::rows()),
+        scenario::trials("upgrade", upgrade::SCENARIOS),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -140,7 +140,8 @@ pub fn response(bytes: &[u8], method: &str) -> Result<(Option<Response>, Progres
     let (line, fields) = (head.line, head.fields);
     let (version, rest) = line.split_once(' ').ok_or_else(|| format!("a status line: {line:?}"))?;
     let (code, reason) = rest.split_once(' ').ok_or_else(|| format!("a space behind the status: {line:?}"))?;
-    if version != "HTTP/1.1" {
+    // A client of HTTP/1.0 may be answered in either.
+    if !["HTTP/1.1", "HTTP/1.0"].contains(&version) {
         return Err(format!("a proxy tells its own version: {line:?}"));
     }
     if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
 
 use crate::backend::{Backend, Script};
-use crate::client::Client;
+use crate::client::{Client, Delivery};
 
 /// Long enough for a debug build on a busy machine; nothing waits for it unless it fails.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -34,12 +34,16 @@ pub struct World {
 
 impl World {
     pub fn start(scripts: Vec<Script>) -> Self {
-        Self::with(scripts, LIMITS)
+        Self::between(Backend::start(scripts, Delivery::Whole), LIMITS)
+    }
+
+    /// With an origin that answers so.
+    pub fn answering(scripts: Vec<Script>, delivery: Delivery) -> Self {
+        Self::between(Backend::start(scripts, delivery), LIMITS)
     }
 
     /// With these settings of the listener.
-    pub fn with(scripts: Vec<Script>, listener: &str) -> Self {
-        let backend = Backend::start(scripts);
+    pub fn between(backend: Backend, listener: &str) -> Self {
         let file = format!(
             "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
              services:\n  web: {{ endpoints: [ {{ address: \"{}\" }} ], {SERVICE} }}\n",
@@ -66,7 +70,17 @@ impl World {
     pub fn serves(&self, target: &str) {
         let mut client = self.client();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: probe\r\n\r\n"));
-        let answer = client.response("GET").entire();
+        let heard = client.response("GET");
+        self.sound();
+        let answer = heard.entire();
         assert_eq!((answer.status, answer.text()), (200, format!("GET {target}")), "another client's answer");
+    }
+
+    /// The origin got nothing that has no one meaning.
+    pub fn sound(&self) {
+        self.backend.settled(|log| {
+            let broken = log.connections.iter().find(|connection| connection.broken.is_some());
+            assert!(broken.is_none(), "the origin got what has no one meaning: {broken:?}");
+        });
     }
 }
