@@ -144,6 +144,17 @@ impl Backend {
         self.act(connection, &Act::Send(bytes.as_bytes().to_vec()));
     }
 
+    /// Begins anew: what came so far, all of it whole or ended, is not looked at any more.
+    pub fn forget(&self) {
+        self.settled(|_| ());
+        for connection in &mut self.shared.log().connections {
+            connection.bytes.clear();
+            connection.read = 0;
+            connection.requests.clear();
+            connection.partial = None;
+        }
+    }
+
     /// What came, once every byte that the proxy has sent so far is read.
     pub fn settled<T>(&self, look: impl FnOnce(&Log) -> T) -> T {
         let look = std::cell::Cell::new(Some(look));

@@ -105,18 +105,18 @@ pub fn rows() -> Vec<asked::Row> {
             one().requests(2),
         ),
         row(
-            "9112 9.6: a refusal can be read though 8 MiB come behind",
-            post("/x", "Content-Length: 5, 6", &"x".repeat(8 << 20)),
+            "9112 9.6: a refusal can be read though 4 MiB come behind",
+            post("/x", "Content-Length: 5, 6", &"x".repeat(4 << 20)),
             bad(),
         ),
         row(
-            "9112 9.6: a refusal of chunks can be read though 8 MiB come behind",
-            post("/x", "Transfer-Encoding: chunked", &format!("x\r\n{}", "x".repeat(8 << 20))),
+            "9112 9.6: a refusal of chunks can be read though 4 MiB come behind",
+            post("/x", "Transfer-Encoding: chunked", &format!("x\r\n{}", "x".repeat(4 << 20))),
             asked::cut(),
         ),
         row(
-            "9112 9.6: a refused line can be read though 8 MiB come behind",
-            format!("nonsense\r\n\r\n{}", "x".repeat(8 << 20)),
+            "9112 9.6: a refused line can be read though 4 MiB come behind",
+            format!("nonsense\r\n\r\n{}", "x".repeat(4 << 20)),
             bad(),
         ),
     ]

@@ -64,7 +64,6 @@ pub struct Request {
     pub fields: Fields,
     pub body: Vec<u8>,
     pub trailers: Fields,
-    pub chunked: bool,
 }
 
 #[derive(Clone)]
@@ -129,7 +128,6 @@ pub fn request(bytes: &[u8]) -> Result<(Option<Request>, Progress), String> {
         fields,
         body: content.body,
         trailers: content.trailers,
-        chunked: framing == Framing::Chunked,
     };
     Ok((Some(request), content.progress.behind(head.length)))
 }
@@ -182,14 +180,17 @@ struct Head {
 
 fn head(bytes: &[u8]) -> Result<Option<Head>, String> {
     let Some(first) = line(bytes)? else { return Ok(None) };
-    let Some((fields, length)) = field_lines(&bytes[first.len() + 2..])? else { return Ok(None) };
-    let length = length + first.len() + 2;
-    Ok(Some(Head { line: first, fields, length }))
+    let Some((fields, length)) = field_lines(&bytes[first.chars().count() + 2..])? else { return Ok(None) };
+    Ok(Some(Head { length: length + first.chars().count() + 2, line: first, fields }))
 }
 
-/// A line up to CRLF; an error if it has what no line may have.
+/// A line up to CRLF, one character a byte; an error if it has what no line may have.
 fn line(bytes: &[u8]) -> Result<Option<String>, String> {
-    let end = bytes.windows(2).position(|pair| pair == b"\r\n");
+    let lf = bytes.iter().position(|byte| *byte == b'\n');
+    let end = lf.and_then(|lf| lf.checked_sub(1)).filter(|cr| bytes[*cr] == b'\r');
+    if lf.is_some() && end.is_none() {
+        return Err(format!("a bare LF: {}", shown(bytes)));
+    }
     let own = &bytes[..end.unwrap_or(bytes.len())];
     let own = if end.is_none() { own.strip_suffix(b"\r").unwrap_or(own) } else { own };
     match own.iter().find(|byte| byte.is_ascii_control() && **byte != b'\t') {
@@ -203,7 +204,7 @@ fn field_lines(bytes: &[u8]) -> Result<Option<(Fields, usize)>, String> {
     let (mut fields, mut at) = (Fields::default(), 0);
     loop {
         let Some(line) = line(&bytes[at..])? else { return Ok(None) };
-        at += line.len() + 2;
+        at += line.chars().count() + 2;
         if line.is_empty() {
             return Ok(Some((fields, at)));
         }
