@@ -258,7 +258,8 @@ impl Shared {
     }
 
     fn perform(&self, number: usize, stream: &TcpStream, act: &Act) {
-        if matches!(act, Act::Send(bytes) if bytes.windows(13).any(|part| part == b"HTTP/1.1 101 ")) {
+        if matches!(act, Act::Send(bytes) if bytes.len() < 4096 && bytes.windows(13).any(|part| part == b"HTTP/1.1 101 "))
+        {
             self.log().connections[number].switched = true;
         }
         // The proxy may have ended the connection: what it then does is what is tested.

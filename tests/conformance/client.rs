@@ -104,6 +104,31 @@ impl Client {
         self.ended.is_none()
     }
 
+    /// Whether anything comes, be it the end, within that time.
+    pub fn hears_within(&mut self, time: Duration) -> bool {
+        if !self.buffer.is_empty() || self.ended.is_some() {
+            return true;
+        }
+        // A socket cannot be told to wait for no time at all.
+        self.stream.set_read_timeout(Some(time.max(Duration::from_micros(1)))).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        !peeked.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut))
+    }
+
+    /// Reads up to so many bytes and forgets them; how many came.
+    pub fn skip(&mut self, bytes: usize) -> usize {
+        let mut skipped = 0;
+        loop {
+            let length = self.buffer.len().min(bytes - skipped);
+            self.buffer.drain(..length);
+            skipped += length;
+            if skipped == bytes || !self.read_more() {
+                return skipped;
+            }
+        }
+    }
+
     /// The next response head, be it an interim one.
     pub fn head(&mut self) -> Response {
         loop {

@@ -22,6 +22,8 @@ mod hop_by_hop; // what ends at a proxy
 mod interim; // what comes before a response
 mod connection; // more than one message
 mod upgrade; // connections that become something else
+mod hostile; // peers that mean harm
+mod bounded; // and what they cost
 
 use libtest_mimic::Arguments;
 
@@ -49,6 +51,8 @@ fn main() {
         scenario::trials("connection", connection::SCENARIOS),
         asked::trials("upgrade", upgrade::rows()),
         scenario::trials("upgrade", upgrade::SCENARIOS),
+        scenario::trials("hostile", hostile::SCENARIOS),
+        scenario::trials("bounded", bounded::SCENARIOS),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }
