@@ -97,11 +97,16 @@ pub async fn serve(worker: Rc<Worker>, tls: SharedTls, accepted: Accepted) {
     worker.metrics.connections_active.increase();
     let peer = accepted.peer;
     let end = match &accepted.entrance {
-        Entrance::Listener { .. } => carry_listened(&worker, &tls, accepted).await,
+        Entrance::Listener { name, origin } => match arrive(&worker, &accepted.stream, name, origin) {
+            Some(arrival) => carry(&worker, &tls, arrival, accepted).await,
+            None => ConnectionEnd::Drained,
+        },
         Entrance::Captured(caller) => {
             let (caller, gone) = (caller.clone(), caller.borrow().gone.clone());
+            // In a box, so that those of listeners take no room for what they never are.
+            let carried = Box::pin(carry_captured(&worker, &tls, accepted, caller));
             tokio::select! {
-                end = carry_captured(&worker, &tls, accepted, caller) => end,
+                end = carried => end,
                 () = way::gone(Some(gone)) => ConnectionEnd::Closed,
             }
         }
@@ -112,15 +117,12 @@ pub async fn serve(worker: Rc<Worker>, tls: SharedTls, accepted: Accepted) {
 }
 
 /// Who is it, and which listener. One that went away in between takes nobody any more.
-async fn carry_listened(worker: &Rc<Worker>, tls: &SharedTls, accepted: Accepted) -> ConnectionEnd {
-    let dialled = accepted.stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
-    let Entrance::Listener { name, origin } = &accepted.entrance else { return ConnectionEnd::Drained };
+fn arrive(worker: &Worker, stream: &TcpStream, listener: &Arc<str>, origin: &Origin) -> Option<Arrival> {
+    let dialled = stream.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
     let local = worker.state.current();
-    let Some(listener) = local.view.listener(name) else { return ConnectionEnd::Drained };
+    let listener = local.view.listener(listener)?;
     let way = Way { origin: origin.clone(), toward: Toward::Listener, gone: None };
-    let arrival = Arrival::at(listener, dialled, way);
-    drop(local);
-    carry(worker, tls, arrival, accepted).await
+    Some(Arrival::at(listener, dialled, way))
 }
 
 /// Who is it, and where was it going. A refusal is a reset: nothing was read that could be answered.
@@ -219,28 +221,34 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut a
     let client = arrival.client(&accepted);
     let Accepted { stream, peer, drain, place: _place, .. } = accepted;
 
-    // TLS, where the listener wants it; the handshake settles the protocol.
-    if let Some(wanted) = arrival.tls() {
-        let Some(stream) = shake_hands(worker, tls, wanted, &arrival, stream, peer).await else {
-            return ConnectionEnd::TlsFailed;
-        };
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        let stream = ClientStream::tls(stream);
-        return match arrival.protocol {
-            ListenProtocol::Tcp => raw_until_end(worker, client, arrival.way, stream, drain).await,
-            _ => http(worker, client, arrival.way, stream, drain, http2).await,
-        };
-    }
-
-    // Which protocol: as declared, or from the first bytes. What was read is put back.
-    let (detected, stream) = match protocol(worker, &arrival, stream).await {
-        Ok(found) => found,
-        Err(end) => return end,
+    // Which protocol: settled by the handshake where the listener wants TLS; else as declared, or from the first bytes. What was
+    // read is put back.
+    let (detected, stream) = match arrival.tls() {
+        Some(wanted) => match shake_hands(worker, tls, wanted, &arrival, stream, peer).await {
+            Some(stream) => (agreed(arrival.protocol, &stream), ClientStream::tls(stream)),
+            None => return ConnectionEnd::TlsFailed,
+        },
+        None => match protocol(worker, &arrival, stream).await {
+            Ok(found) => found,
+            Err(end) => return end,
+        },
     };
+    // In boxes: the rest of a connection's life takes no more room than its protocol needs.
     match detected {
-        Detected::Http1 => http(worker, client, arrival.way, stream, drain, false).await,
-        Detected::Http2 => http(worker, client, arrival.way, stream, drain, true).await,
-        Detected::Tls | Detected::Raw => raw_until_end(worker, client, arrival.way, stream, drain).await,
+        Detected::Http1 | Detected::Http2 => {
+            let http2 = detected == Detected::Http2;
+            Box::pin(http(worker, client, arrival.way, stream, drain, http2)).await
+        }
+        Detected::Tls | Detected::Raw => Box::pin(raw_until_end(worker, client, arrival.way, stream, drain)).await,
+    }
+}
+
+/// What is spoken inside of TLS. Bytes are the two ends' own business.
+fn agreed(protocol: ListenProtocol, stream: &TlsStream<TcpStream>) -> Detected {
+    match (protocol, stream.get_ref().1.alpn_protocol()) {
+        (ListenProtocol::Tcp, _) => Detected::Raw,
+        (_, Some(b"h2")) => Detected::Http2,
+        (_, _) => Detected::Http1,
     }
 }
 
@@ -378,4 +386,20 @@ async fn raw_until_end(
     let carried = raw::carry(Rc::clone(worker), client, way, stream);
     carried.await;
     if drain.is_draining() { ConnectionEnd::Drained } else { ConnectionEnd::Closed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_connection_takes_little_room_of_its_own() {
+        // What its protocol needs lies in a box beside it.
+        let bytes = room(serve);
+        assert!(bytes <= 2048, "{bytes} bytes");
+    }
 }

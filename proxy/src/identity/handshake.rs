@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, ServerConfig};
 use thiserror::Error;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -91,11 +91,11 @@ impl HandshakeError {
 ///
 /// # Errors
 /// [`HandshakeError`] says why not; the client was told by an alert, where TLS has one for it.
-pub async fn accept(
-    stream: TcpStream,
+pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     config: Arc<ServerConfig>,
     timeout: Duration,
-) -> Result<TlsStream<TcpStream>, HandshakeError> {
+) -> Result<TlsStream<S>, HandshakeError> {
     let mut heard = Heard::default();
     let shaken = tokio::time::timeout(timeout, shake(stream, config, &mut heard)).await;
     let (why, text) = match shaken {
@@ -116,7 +116,11 @@ struct Heard {
     alpn: Option<String>,
 }
 
-async fn shake(stream: TcpStream, config: Arc<ServerConfig>, heard: &mut Heard) -> io::Result<TlsStream<TcpStream>> {
+async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    config: Arc<ServerConfig>,
+    heard: &mut Heard,
+) -> io::Result<TlsStream<S>> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let hello = start.client_hello();
     heard.is_any = true;
