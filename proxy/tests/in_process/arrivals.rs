@@ -189,3 +189,38 @@ async fn a_server_that_speaks_first_is_heard_after_the_configured_moment() {
     assert_eq!(heard("protocol: auto, detect_timeout: 1h").await, (false, 0.0));
     assert_eq!(heard("protocol: tcp").await, (true, 0.0));
 }
+
+/// How many connections this process can hold both ends of, beside all else that it does.
+fn connections_possible() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let soft: usize = files.split_whitespace().next().unwrap().parse().unwrap_or(usize::MAX);
+    (soft / 4).min(2000)
+}
+
+#[tokio::test]
+async fn a_crowd_of_idle_clients_harms_nobody() {
+    let backend = Backend::saying(200, "hello").await;
+    let authority = Authority::new("authority");
+    let files = Files::of(&authority.issue(NAME));
+    for settings in ["protocol: http".to_owned(), "protocol: auto, detect_timeout: 1h".to_owned(), files.yaml()] {
+        let limits = "limits: { idle_timeout: 1s, handshake_timeout: 1s }";
+        let settings = yaml(&format!("{settings}, {limits}"), &endpoints(&[backend.address]));
+        let mesh = Mesh::start_with(resources(&settings), 2).await;
+        let mut crowd = Vec::new();
+        for _ in 0..connections_possible() {
+            crowd.push(TcpStream::connect(mesh.proxy).await.unwrap());
+        }
+        let accepted = async || mesh.metric("mesh_connections_accepted_total", &[]).await;
+        eventually("all are there", async || accepted().await == crowd.len() as f64).await;
+        if settings.contains("tls") {
+            assert_eq!(try_get(&mesh, &authority.client(None, &[])).await.unwrap().text(), "hello");
+        } else {
+            assert_eq!(get(mesh.proxy, "web", "/").await.text(), "hello");
+        }
+        if !settings.contains("1h") {
+            let active = async || mesh.metric("mesh_connections_active", &[]).await;
+            eventually("those that say nothing are sent away", async || active().await <= 1.0).await;
+        }
+    }
+}
