@@ -13,7 +13,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpid, getsid};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::usage;
@@ -135,6 +135,14 @@ pub fn raise_files_limit() -> anyhow::Result<u64> {
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).context("reading the limit of open files")?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most).context("raising the limit of open files")?;
     Ok(most)
+}
+
+/// Goes before what else runs on this machine, as far as this user may: a busy machine should cost the numbers little. The group is
+/// that of the session, so only a session of this program's own is changed.
+pub fn go_first() {
+    if getsid(None) == Ok(getpid()) {
+        let _ = std::fs::write("/proc/self/autogroup", "-20");
+    }
 }
 
 /// Ctrl-C and SIGTERM become a message, so that everything that was started is ended in order.

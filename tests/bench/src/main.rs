@@ -101,6 +101,7 @@ fn main() -> ExitCode {
 
 fn compare(flags: &Compare) -> anyhow::Result<()> {
     launch::raise_files_limit()?;
+    launch::go_first();
     launch::pin(&[bench::LOAD_CORE])?;
     let folder = tempfile::tempdir().context("no temporary folder")?;
     let programs = Programs {

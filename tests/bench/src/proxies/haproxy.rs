@@ -49,6 +49,10 @@ defaults
     };
     let _ = writeln!(text, "\nfrontend web\n    bind {}{tls}\n    default_backend web\n", site.listen);
     text.push_str("backend web\n    balance random(2)\n");
+    if site.shape.upstream == UpstreamSide::Http2 {
+        // A check has to speak h2, too.
+        text.push_str("    option httpchk\n    http-check send meth GET uri /\n");
+    }
     let observe = if http { "layer7" } else { "layer4" };
     let _ = writeln!(
         text,
