@@ -11,13 +11,14 @@ const LINES_MAX: usize = 600;
 const LINES_AIM: usize = 400;
 
 /// Crates depend one way.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("core", &[]),
     ("core/xds", &["mesh-core"]),
     ("proxy", &["mesh-core", "mesh-xds"]),
     ("discovery", &["mesh-core", "mesh-xds"]),
     ("mesh-ctl", &["mesh-core", "mesh-discovery", "mesh-proxy"]),
     ("tests", &["mesh-core", "mesh-xds", "mesh-proxy", "mesh-discovery", "mesh-ctl"]),
+    ("tests/bench", &["mesh-core", "mesh-proxy"]),
 ];
 
 /// Composers may import any stage of their crate.

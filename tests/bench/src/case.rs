@@ -2,10 +2,17 @@
 
 use clap::ValueEnum;
 
+use crate::backend::SMALL;
 use crate::bench::Bench;
+use crate::load::{Kind, Plan};
+use crate::proxies::{ClientSide, Shape, UpstreamSide};
 use crate::table::Report;
 
 mod request; // CPU per request, of several shapes
+mod latency; // what a proxy adds
+mod memory; // idle, and by idle connection
+mod workers; // two beside one
+mod pick; // picking an endpoint
 
 /// What is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -26,6 +33,14 @@ pub enum Case {
     Tcp,
     /// Responses of 10 MiB
     Body,
+    /// What a proxy adds to the latency of 1,000 requests/s
+    Latency,
+    /// Resident memory, idle and by idle connection
+    Memory,
+    /// Two workers beside one
+    Workers,
+    /// Picking an endpoint among 10, 1,000 and 100,000
+    Pick,
 }
 
 impl Case {
@@ -43,6 +58,19 @@ impl Case {
             Self::H1 | Self::H2H1 | Self::H2H2 | Self::Mtls | Self::Handshake | Self::Tcp | Self::Body => {
                 request::run(self, bench)
             }
+            Self::Latency => latency::run(bench),
+            Self::Memory => memory::run(bench),
+            Self::Workers => workers::run(bench),
+            Self::Pick => pick::run(bench),
         }
     }
+}
+
+/// HTTP/1.1 on both sides.
+const HTTP1: Shape = Shape { client: ClientSide::Http1, upstream: UpstreamSide::Http1, workers: 1 };
+
+/// A closed load of small responses over HTTP/1.1; the target is filled in later.
+fn small(kind: Kind, connections: usize) -> Plan {
+    let target = ([127, 0, 0, 1], 0).into();
+    Plan { kind, target, connections, path: "/", body: SMALL, tls: None, cores: Vec::new(), rate: None }
 }

@@ -143,7 +143,7 @@ mod tests {
         let payload = [2, 0, 0, 0, 0, 9, 0x88, 0, 0];
         let frame = Frame { kind: HEADERS, flags: PADDED | PRIORITY, stream: 1, payload: &payload };
         assert_eq!(frame.block(), [0x88]);
-        assert_eq!(Frame { flags: PADDED, payload: &[200, 1], ..frame }.block(), []);
+        assert!(Frame { flags: PADDED, payload: &[200, 1], ..frame }.block().is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! costs. An *open* load sends at a constant rate, whatever the answers do, and its latencies count from the moment a request
 //! should have been sent: a stall that keeps requests from being sent is in them (no coordinated omission).
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsConnector;
 
 use crate::histogram::Histogram;
+use crate::launch;
 use crate::usage;
 
 mod h1; // keep-alive, or a connection a request
@@ -36,6 +38,8 @@ pub enum Kind {
     Http1,
     /// A connection for every request.
     Http1New,
+    /// HTTP/1.1: one request on each connection, one connection after the other; then all stay open, and idle.
+    Http1Idle,
     /// h2 without TLS, so many streams at once on each connection.
     Http2 { streams: usize },
 }
@@ -50,6 +54,8 @@ pub struct Plan {
     pub path: &'static str,
     pub body: usize,
     pub tls: Option<Arc<ClientConfig>>,
+    /// Where the generator runs; empty: where this process does.
+    pub cores: Vec<usize>,
     /// Requests per second; none: a closed load.
     pub rate: Option<f64>,
 }
@@ -78,7 +84,9 @@ struct Run {
     told: Arc<Told>,
     pace: Pace,
     histogram: RefCell<Histogram>,
-    open: Cell<usize>,
+    /// One at a time, where that is wanted.
+    turn: Semaphore,
+    ended: watch::Sender<bool>,
 }
 
 /// A request that is due.
@@ -152,17 +160,21 @@ impl Load {
 
 fn generate(plan: Plan, told: Arc<Told>) -> Histogram {
     told.thread.store(nix::unistd::gettid().as_raw().unsigned_abs().into(), Ordering::Relaxed);
-    let fail = |error: String| told.fail(error);
+    if !plan.cores.is_empty()
+        && let Err(error) = launch::pin(&plan.cores)
+    {
+        told.fail(format!("{error:#}"));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            fail(format!("no runtime: {error}"));
+            told.fail(format!("no runtime: {error}"));
             return Histogram::default();
         }
     };
     let histogram = RefCell::default();
-    let pace = Pace::of(plan.rate);
-    let run = Rc::new(Run { plan, told: Arc::clone(&told), pace, histogram, open: Cell::new(0) });
+    let (pace, ended) = (Pace::of(plan.rate), watch::Sender::new(false));
+    let run = Rc::new(Run { plan, told: Arc::clone(&told), pace, histogram, turn: Semaphore::new(1), ended });
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, connections(&run));
     let histogram = run.histogram.take();
@@ -178,6 +190,7 @@ async fn connections(run: &Rc<Run>) {
                 let result = match run.plan.kind {
                     Kind::Http1 => h1::keep_alive(&run).await,
                     Kind::Http1New => h1::new_each(&run).await,
+                    Kind::Http1Idle => h1::idle(&run).await,
                     Kind::Http2 { streams } => h2::drive(&run, streams).await,
                 };
                 if let Err(error) = result {
@@ -190,6 +203,7 @@ async fn connections(run: &Rc<Run>) {
     run.told.stopped().await;
     let ended = async {
         run.pace.end();
+        run.ended.send_replace(true);
         for task in tasks {
             // A task that panicked has said so on stderr; the failure is found in what is missing.
             if task.await.is_err() {
@@ -240,7 +254,6 @@ impl Run {
     async fn connect(&self) -> anyhow::Result<TcpStream> {
         let stream = TcpStream::connect(self.plan.target).await.context("connecting")?;
         stream.set_nodelay(true).context("a socket option")?;
-        self.open.set(self.open.get() + 1);
         Ok(stream)
     }
 

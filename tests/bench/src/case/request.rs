@@ -3,8 +3,8 @@
 
 use serde_json::json;
 
-use super::Case;
-use crate::backend::{LARGE, LARGE_PATH, SMALL};
+use super::{Case, small};
+use crate::backend::{LARGE, LARGE_PATH};
 use crate::bench::{Backend, Bench, LOAD_CORE, PROXY_CORE, Running};
 use crate::certificates::Group;
 use crate::load::{Kind, Plan};
@@ -102,15 +102,13 @@ fn spec(case: Case) -> Spec {
 pub(super) fn run(case: Case, bench: &Bench) -> anyhow::Result<Report> {
     let spec = spec(case);
     let backend = bench.backend(&[LOAD_CORE])?;
-    let plan = Plan {
-        kind: spec.kind,
-        target: ([127, 0, 0, 1], 0).into(),
-        connections: spec.connections,
-        path: if spec.large { LARGE_PATH } else { "/" },
-        body: if spec.large { LARGE } else { SMALL },
-        tls: if spec.shape.client == ClientSide::Mtls { Some(bench.files.client(Group::P256)?) } else { None },
-        rate: None,
-    };
+    let mut plan = small(spec.kind, spec.connections);
+    if spec.large {
+        (plan.path, plan.body) = (LARGE_PATH, LARGE);
+    }
+    if spec.shape.client == ClientSide::Mtls {
+        plan.tls = Some(bench.files.client(Group::P256)?);
+    }
     let mut notes = Vec::new();
     let mut running = Vec::new();
     let mut rows = Vec::new();

@@ -1,6 +1,6 @@
 //! HTTP/1.1: one request under way on a connection.
 
-use anyhow::{Context, anyhow, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -33,6 +33,36 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(run: &Run, mut stream: S) -
     }
     Ok(())
 }
+
+/// One request, when it is this connection's turn; then nothing until the load ends.
+pub(super) async fn idle(run: &Run) -> anyhow::Result<()> {
+    let mut ended = run.ended.subscribe();
+    let turn = run.turn.acquire().await.context("a turn")?;
+    let stream = run.connect().await?;
+    let mut stream: Box<dyn Stream> = match run.tls() {
+        None => Box::new(stream),
+        Some(tls) => {
+            let name = ServerName::try_from(NAME).context("a name")?;
+            Box::new(tls.connect(name, stream).await.context("TLS handshake")?)
+        }
+    };
+    if let Some(due) = run.next().await {
+        send(&mut stream, &request(run.plan.path, "")).await?;
+        response(&mut stream, &mut vec![0; buffer_size(run.plan.body)], run.plan.body).await?;
+        run.answered(due);
+    }
+    drop(turn);
+    let mut byte = [0];
+    tokio::select! {
+        _ = ended.wait_for(|ended| *ended) => Ok(()),
+        read = stream.read(&mut byte) => bail!("an idle connection was closed: {read:?}"),
+    }
+}
+
+/// A connection, in TLS or not.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
 
 /// A connection for every request, one after the other.
 pub(super) async fn new_each(run: &Run) -> anyhow::Result<()> {

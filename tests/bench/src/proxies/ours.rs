@@ -19,7 +19,7 @@ pub(super) fn file(site: &Site<'_>) -> String {
             (files.certificate.display(), files.key.display(), files.authority.display());
         let _ = write!(
             text,
-            "    tls:\n      certificate: {certificate}\n      key: {key}\n      client_ca: {authority}\n"
+            "    tls:\n      certificate: {certificate}\n      key: {key}\n      client_certificate: required\n      client_ca: {authority}\n"
         );
     }
     text.push_str("services:\n  web:\n    lb: least_request\n");
