@@ -30,6 +30,10 @@ pub struct Bench {
     pub length: Duration,
     pub warm_up: Duration,
     pub files: Files,
+    /// Which take part, in their order.
+    pub proxies: Vec<Proxy>,
+    /// Whether Weft's functions are sampled.
+    pub profile: bool,
     programs: Programs,
     folder: PathBuf,
     interrupted: Receiver<()>,
@@ -73,7 +77,8 @@ impl Bench {
     ) -> anyhow::Result<Self> {
         let (files, folder) = (Files::make(folder).context("certificates")?, folder.to_owned());
         let warm_up = length.min(Duration::from_secs(1));
-        Ok(Self { rounds, length, warm_up, files, programs, folder, interrupted })
+        let proxies = Proxy::ALL.to_vec();
+        Ok(Self { rounds, length, warm_up, files, proxies, profile: false, programs, folder, interrupted })
     }
 
     /// Where files of this run are.
@@ -122,7 +127,8 @@ impl Bench {
     ) -> anyhow::Result<Running> {
         let endpoints = &backend.endpoints;
         let prepared = proxies::prepare(proxy, &self.programs, shape, endpoints, &self.files, &self.folder)?;
-        let program = Program::start(proxy.name(), &prepared.command, cores, &self.folder)?;
+        let log = self.folder.join(format!("{}-{}.log", proxy.name(), prepared.listen.port()));
+        let program = Program::start(proxy.name(), &prepared.command, cores, log)?;
         let mut running = Running { proxy, listen: prepared.listen, program };
         let deadline = Instant::now() + START;
         loop {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -30,12 +30,11 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts `command` on those cores. Its output goes to a log in `folder`.
+    /// Starts `command` on those cores. Its output goes to `log`.
     ///
     /// # Errors
     /// When it does not start.
-    pub fn start(name: &str, command: &[String], cores: &[usize], folder: &Path) -> anyhow::Result<Self> {
-        let log = folder.join(format!("{name}.log"));
+    pub fn start(name: &str, command: &[String], cores: &[usize], log: PathBuf) -> anyhow::Result<Self> {
         let mut launcher = launcher(cores)?;
         let file = File::create(&log).with_context(|| log.display().to_string())?;
         let output = file.try_clone().context("a second handle of the log")?;

@@ -20,11 +20,12 @@ mod load; // the load generator
 mod proxies; // Weft and its peers, and their configurations
 mod bench; // one round
 mod syscalls; // counted by perf or strace
+mod profile; // sampled by perf
 mod case; // what is compared
 
 use bench::Bench;
 use case::Case;
-use proxies::Programs;
+use proxies::{Programs, Proxy};
 
 #[derive(Debug, Parser)]
 #[command(name = "compare")]
@@ -40,6 +41,14 @@ struct Compare {
     /// Run these cases alone
     #[arg(long = "case", value_name = "C", value_delimiter = ',')]
     cases: Vec<Case>,
+
+    /// Run these proxies alone
+    #[arg(long = "proxy", value_name = "P", value_delimiter = ',')]
+    proxies: Vec<Proxy>,
+
+    /// Tell where Weft's time goes in cases of CPU time, sampled by perf
+    #[arg(long)]
+    profile: bool,
 
     /// Rounds of each proxy in each case
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -111,7 +120,11 @@ fn compare(flags: &Compare) -> anyhow::Result<()> {
         envoy: flags.envoy.clone(),
     };
     let length = Duration::from_secs(flags.seconds.into());
-    let bench = Bench::new(flags.rounds.into(), length, programs, folder.path(), launch::interrupts()?)?;
+    let mut bench = Bench::new(flags.rounds.into(), length, programs, folder.path(), launch::interrupts()?)?;
+    bench.profile = flags.profile;
+    if !flags.proxies.is_empty() {
+        bench.proxies.retain(|proxy| flags.proxies.contains(proxy));
+    }
     let cases = if flags.cases.is_empty() { Case::value_variants().to_vec() } else { flags.cases.clone() };
     let mut raw = serde_json::Map::new();
     for case in cases {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::certificates::Files;
@@ -15,10 +16,11 @@ mod nginx; // nginx's file
 mod ours; // Weft's file
 
 /// Who carries the requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Proxy {
     Weft,
+    #[value(name = "haproxy")]
     HaProxy,
     Nginx,
     Envoy,
@@ -103,7 +105,7 @@ pub fn cannot(proxy: Proxy, shape: Shape) -> Option<&'static str> {
     }
 }
 
-/// Writes a proxy's configuration into `folder`.
+/// Writes a proxy's configuration into a folder of its own below `folder`.
 ///
 /// # Errors
 /// When no port is free or a file cannot be written.
@@ -117,6 +119,9 @@ pub fn prepare(
 ) -> anyhow::Result<Prepared> {
     let address = || crate::launch::free_port().map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
     let (listen, admin) = (address()?, address()?);
+    // Each has a folder of its own: Weft follows what changes in it.
+    let folder = &folder.join(format!("{}-{}", proxy.name(), listen.port()));
+    std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
     let site = Site { shape, listen, admin, endpoints, files, folder };
     let (file, text) = match proxy {
         Proxy::Weft => ("weft.yaml", ours::file(&site)),

@@ -27,7 +27,7 @@ pub(super) fn run(bench: &Bench) -> anyhow::Result<Report> {
     let mut targets = vec![backend.endpoints[0]];
     let mut running = Vec::new();
     let mut ways = vec![Way { name: "direct", p50: Vec::new(), p99: Vec::new() }];
-    for proxy in Proxy::ALL {
+    for proxy in bench.proxies.iter().copied() {
         let one = bench.start(proxy, HTTP1, &backend, &[PROXY_CORE], &plan)?;
         targets.push(one.listen);
         running.push(one);

@@ -33,7 +33,7 @@ struct Found {
 pub(super) fn run(bench: &Bench) -> anyhow::Result<Report> {
     let backend = bench.backend(&[LOAD_CORE])?;
     let mut found = Vec::new();
-    for proxy in Proxy::ALL {
+    for proxy in bench.proxies.iter().copied() {
         let plain = small(Kind::Http1Idle, CONNECTIONS);
         let mtls = Plan { tls: Some(bench.files.client(Group::P256)?), ..plain.clone() };
         let (idle, plain) = by_connection(bench, &backend, proxy, HTTP1, &plain)?;

@@ -8,6 +8,7 @@ use crate::backend::{LARGE, LARGE_PATH};
 use crate::bench::{Backend, Bench, LOAD_CORE, PROXY_CORE, Running};
 use crate::certificates::Group;
 use crate::load::{Kind, Plan};
+use crate::profile;
 use crate::proxies::{self, ClientSide, Proxy, Shape, UpstreamSide};
 use crate::sample::{Sample, Spread};
 use crate::syscalls;
@@ -112,7 +113,7 @@ pub(super) fn run(case: Case, bench: &Bench) -> anyhow::Result<Report> {
     let mut notes = Vec::new();
     let mut running = Vec::new();
     let mut rows = Vec::new();
-    for proxy in Proxy::ALL {
+    for proxy in bench.proxies.iter().copied() {
         if let Some(reason) = proxies::cannot(proxy, spec.shape) {
             notes.push(format!("{} is left out: {reason}.", proxy.name()));
             continue;
@@ -120,12 +121,15 @@ pub(super) fn run(case: Case, bench: &Bench) -> anyhow::Result<Report> {
         rows.push(Row::new(proxy.name().to_owned(), running.len(), plan.clone()));
         running.push(bench.start(proxy, spec.shape, &backend, &[PROXY_CORE], &plan)?);
     }
-    if case == Case::Handshake {
+    if case == Case::Handshake && running.first().is_some_and(|first| first.proxy == Proxy::Weft) {
         let tls = Some(bench.files.client(Group::X25519MlKem768)?);
         rows.push(Row::new("Weft, X25519MLKEM768".to_owned(), 0, Plan { tls, ..plan }));
     }
     measure(case, bench, &backend, &mut running, &mut rows)?;
     notes.extend(notes_of(bench, &rows));
+    if let Some(weft) = running.iter().find(|one| bench.profile && one.proxy == Proxy::Weft) {
+        notes.push(profile::of(bench, weft, &rows[0].plan)?);
+    }
     Ok(report(case, &spec, &rows, notes))
 }
 
@@ -189,7 +193,8 @@ fn worth(large: bool) -> fn(&Sample) -> f64 {
 
 fn report(case: Case, spec: &Spec, rows: &[Row], notes: Vec<String>) -> Report {
     let worth = worth(spec.large);
-    let ours = rows.first().map(|row| row.values(worth)).unwrap_or_default();
+    let ours = rows.first().filter(|row| row.name == Proxy::Weft.name());
+    let ours = ours.map(|row| row.values(worth)).unwrap_or_default();
     let unit = if spec.large { "GB/CPU-s" } else { "CPU µs" };
     let columns = [
         "",
