@@ -6,6 +6,7 @@ pub mod config; // the proxy's own file and flags, checked
 pub mod error; // what can go wrong with a request, and whose fault it is
 pub mod message; // heads, fields, frames: HTTP without its versions
 pub mod h1; // HTTP/1.1 on the wire   (pure)
+pub mod h2; // h2 on the wire          (pure)
 pub mod endpoint; // a live endpoint: counters and state
 pub mod metrics; // what is counted, per worker
 pub mod intercept; // 0  traffic is brought to us

@@ -26,15 +26,15 @@ pub struct RequestHead {
 
 /// What a request is about (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 #[derive(Debug, Clone, Copy, Default)]
-struct Target {
+pub(crate) struct Target {
     /// `:path`; `/path?query`, `*`, or empty for CONNECT.
-    path: Span,
+    pub(crate) path: Span,
     /// `:authority`, or that of an absolute-form or authority-form target; none where only `Host` says it.
-    authority: Option<Span>,
+    pub(crate) authority: Option<Span>,
     /// `:scheme`, or that of an absolute-form target.
-    scheme: Option<Span>,
+    pub(crate) scheme: Option<Span>,
     /// `:protocol` of an extended CONNECT (RFC 8441 section 4).
-    protocol: Option<Span>,
+    pub(crate) protocol: Option<Span>,
 }
 
 /// The head of a response.
@@ -62,6 +62,12 @@ impl RequestHead {
     pub fn new(method: Method, version: Version, path: &[u8], mut fields: Fields) -> Self {
         let path = fields.store(path);
         Self { method, version, target: Target { path, ..Target::default() }, fields }
+    }
+
+    /// A head whose target is in the text of `fields` already.
+    #[must_use]
+    pub(crate) fn of_target(method: Method, version: Version, target: Target, fields: Fields) -> Self {
+        Self { method, version, target, fields }
     }
 
     /// `/path?query`, or `*`.

@@ -16,6 +16,8 @@ pub struct Span {
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     name: Name,
+    /// Its value must never be remembered by a compressor (RFC 7541 section 6.2.3).
+    secret: bool,
     letters: Span,
     value: Span,
 }
@@ -36,6 +38,8 @@ pub struct Field<'f> {
     /// The name as it was written.
     pub letters: &'f [u8],
     pub value: &'f [u8],
+    /// Whoever wrote it asked that no compressor remembers it (RFC 7541 section 6.2.3), on the next connection neither.
+    pub secret: bool,
 }
 
 impl Fields {
@@ -69,10 +73,15 @@ impl Fields {
 
     /// One more field, whose name was told already.
     pub fn push_known(&mut self, name: Name, letters: &[u8], value: &[u8]) {
-        let letters = self.store(letters);
-        let value = self.store(value);
-        self.known.insert(name);
-        self.entries.push(Entry { name, letters, value });
+        self.push_field(Field { name, letters, value, secret: false });
+    }
+
+    /// One more field, as it stands in another head.
+    pub fn push_field(&mut self, field: Field<'_>) {
+        let letters = self.store(field.letters);
+        let value = self.store(field.value);
+        self.known.insert(field.name);
+        self.entries.push(Entry { name: field.name, secret: field.secret, letters, value });
     }
 
     #[must_use]
@@ -154,7 +163,9 @@ impl Fields {
     pub fn retain(&mut self, mut keep: impl FnMut(Field<'_>) -> bool) {
         let Self { text, entries, known } = self;
         let of = |span: Span| &text[span.start as usize..][..span.length as usize];
-        entries.retain(|entry| keep(Field { name: entry.name, letters: of(entry.letters), value: of(entry.value) }));
+        entries.retain(|entry| {
+            keep(Field { name: entry.name, letters: of(entry.letters), value: of(entry.value), secret: entry.secret })
+        });
         *known = Names::default();
         entries.iter().for_each(|entry| known.insert(entry.name));
     }
@@ -196,7 +207,12 @@ impl Fields {
     }
 
     fn field(&self, entry: &Entry) -> Field<'_> {
-        Field { name: entry.name, letters: self.text(entry.letters), value: self.text(entry.value) }
+        Field {
+            name: entry.name,
+            letters: self.text(entry.letters),
+            value: self.text(entry.value),
+            secret: entry.secret,
+        }
     }
 }
 

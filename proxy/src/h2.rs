@@ -1,0 +1,31 @@
+//! h2 on the wire (RFC 9113, 7541, 8441), both roles: a state machine without input and output of its own.
+//!
+//! Bytes and `now` go in, bytes and messages come out; nothing here waits, locks or is shared. Whoever drives a [`Connection`] feeds it
+//! what was read, tells it what to send, and writes what is in its output: many streams' frames in one write.
+//!
+//! Priorities (RFC 9218) are not acted on: streams that have something to send take turns.
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
+pub mod frame; // what stands on the wire
+pub mod hpack; // fields, compressed
+pub mod error; // how it ends
+pub mod limits; // what one peer may make us do
+pub mod settings; // what each end says of itself
+pub mod head; // from field lines to messages, checked
+mod streams; // what is known of each stream
+pub mod output; // what is to be written
+pub mod connection; // one connection
+mod receive; // frames of the peer
+mod blocks; // its header blocks
+mod windows; // what it may send, and we
+mod send; // frames of ours
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::{Connection, Event};
+pub use error::{ConnectionError, Reset, ResetBy, SendError};
+pub use frame::Code;
+pub use limits::{Limit, Limits};
+pub use settings::Settings;
+pub use streams::{Received, StreamKey};
