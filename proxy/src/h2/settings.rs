@@ -28,7 +28,7 @@ pub struct Settings {
     /// How much of one stream may be under way unread at its beginning; [`WINDOW_BYTES_DEFAULT`] at most, so that it holds for
     /// frames that were sent before the peer had read our settings.
     pub stream_window_bytes: u32,
-    /// How far a stream's window grows while its reader keeps up.
+    /// How far a stream's window grows as its reader reads.
     pub stream_window_bytes_max: u32,
     /// How much of all streams may be under way unread. Half of it is for streams whose window has not grown, so that it takes many
     /// stalled readers before any other stream has to wait.

@@ -1,7 +1,7 @@
 //! Flow control (RFC 9113 sections 5.2 and 6.9): a reader that does not read holds up its own stream, and nobody else.
 //!
-//! What was received counts against the windows until it was read. A stream begins with a small window; it grows while its reader
-//! keeps up. Half of the connection's window is never given to grown ones, so that many readers can stall before a stream waits for
+//! What was received counts against the windows until it was read. A stream begins with a small window, which grows as its
+//! reader reads. Half of the connection's window is never given to grown ones, so that many readers can stall before a stream waits for
 //! another's.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
@@ -83,7 +83,7 @@ impl Connection {
         let target = stream.receive_target.saturating_mul(2).min(settings.stream_window_bytes_max);
         let more = target.saturating_sub(stream.receive_target);
         let grown_max = u64::from(settings.connection_window_bytes / 2);
-        if stream.unread.is_empty() && self.grown_bytes + u64::from(more) <= grown_max {
+        if self.grown_bytes + u64::from(more) <= grown_max {
             self.grown_bytes += u64::from(more);
             stream.receive_target += more;
             stream.owed += more;
