@@ -43,6 +43,8 @@ struct Forwarded {
     then_refused: Vec<u16>,
     /// The proxy closes the client's connection behind its last answer.
     closes: bool,
+    /// Or it may, if it says so.
+    may_close: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -149,6 +151,10 @@ impl Wanted {
 
     pub fn then_refused(self, statuses: &[u16]) -> Self {
         self.with(|forwarded| forwarded.then_refused = statuses.to_vec())
+    }
+
+    pub fn may_close(self) -> Self {
+        self.with(|forwarded| forwarded.may_close = true)
     }
 
     pub fn closes(self) -> Self {
@@ -269,7 +275,7 @@ impl Forwarded {
             let refusal = client.response("GET").entire();
             assert!(self.then_refused.contains(&refusal.status), "{what}\nthen: {refusal:?}");
             check_refused(&refusal, client);
-        } else if self.closes || finished {
+        } else if self.closes || finished || self.may_close && last.closes() {
             let says = last.closes() || last.version == "HTTP/1.0";
             assert!(!self.closes || says, "RFC 9112 9.6: what closes says so: {last:?}");
             client.end();

@@ -103,7 +103,11 @@ fn known() -> Vec<Row> {
         "TE: deflate;q=0.5",
     ] {
         let name = line.split(':').next().unwrap();
-        rows.push(row(format!("9110 7.6.1: {line:?} ends here unnamed"), with(line), forwarded().without(name)));
+        rows.push(row(
+            format!("9110 7.6.1: {line:?} ends here unnamed"),
+            with(line),
+            forwarded().without(name).may_close(),
+        ));
     }
     for lines in [
         "TE: trailers",
@@ -151,7 +155,11 @@ fn closing() -> Vec<Row> {
         "X-Connection: close",
         "Proxy-Connection: close",
     ] {
-        rows.push(row(format!("9112 9.3: {lines:?} does not close"), with(lines), forwarded()));
+        rows.push(row(
+            format!("9112 9.3: {lines:?} does not close"),
+            with(lines),
+            if lines.starts_with("Proxy") { forwarded().may_close() } else { forwarded() },
+        ));
     }
     let old = |lines: &str| format!("GET /x HTTP/1.0\r\nHost: a\r\n{lines}\r\n");
     rows.push(row("9112 9.3: HTTP/1.0 closes", old(""), forwarded().closes()));
@@ -205,14 +213,15 @@ fn added() -> Vec<Row> {
         "9110 7.6.3: Via is kept",
         with("Via: 1.0 fred, 1.1 p.example"),
         forwarded().that("the received ones come first", |r| {
-            r.fields.all("via").join(", ").starts_with("1.0 fred, 1.1 p.example")
+            r.fields.all("via").join(",").replace(' ', "").starts_with("1.0fred,1.1p.example")
         }),
     ));
     rows.push(row(
         "9110 7.6.3: Via in two lines keeps its order",
         with("Via: 1.0 fred\r\nX-A: 1\r\nVia: 1.1 p"),
-        forwarded()
-            .that("the received ones come first", |r| r.fields.all("via").join(", ").starts_with("1.0 fred, 1.1 p")),
+        forwarded().that("the received ones come first", |r| {
+            r.fields.all("via").join(",").replace(' ', "").starts_with("1.0fred,1.1p")
+        }),
     ));
     rows
 }
@@ -292,7 +301,7 @@ fn end_to_end() -> Vec<Row> {
         ("If-None-Match", "\"a\", W/\"b\""),
         ("If-Modified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"),
         ("User-Agent", "x/1 (y; z)"),
-        ("Referer", "http://a/#x"),
+        ("Referer", "http://a/x?y"),
         ("Origin", "null"),
         ("Cache-Control", "no-cache"),
         ("Pragma", "no-cache"),
