@@ -83,7 +83,7 @@ impl Row {
     }
 
     /// Asked by a client of HTTP/1.0, with these field lines.
-    pub fn to_old(self, fields: &'static str) -> Self {
+    pub fn by_old(self, fields: &'static str) -> Self {
         Self { asked: (self.asked.0, "HTTP/1.0", fields), ..self }
     }
 }
@@ -149,9 +149,12 @@ impl Wanted {
 pub fn trials(theme: &str, rows: Vec<Row>) -> Vec<Trial> {
     let trial = |row: Row| {
         Trial::test(format!("{theme}: RFC {}", row.name), move || {
-            row.check(Delivery::Whole);
+            let script = Script { target: "/first", early: false, acts: row.acts.clone() };
+            let world = World::start(vec![script]);
+            row.check(&world, Delivery::Whole);
             if !row.at_once {
-                row.check(Delivery::Torn);
+                world.backend.begin_anew(Delivery::Torn);
+                row.check(&world, Delivery::Torn);
             }
             Ok(())
         })
@@ -160,9 +163,7 @@ pub fn trials(theme: &str, rows: Vec<Row>) -> Vec<Trial> {
 }
 
 impl Row {
-    fn check(&self, delivery: Delivery) {
-        let script = Script { target: "/first", early: false, acts: self.acts.clone() };
-        let world = World::answering(vec![script], delivery);
+    fn check(&self, world: &World, delivery: Delivery) {
         let (method, version, fields) = self.asked;
         let mut client = world.client();
         client.send(format!("{method} /first {version}\r\nHost: a\r\n{fields}\r\n"));

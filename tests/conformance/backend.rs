@@ -56,14 +56,14 @@ pub struct Connection {
 pub struct Log {
     pub connections: Vec<Connection>,
     scripts: Vec<Script>,
+    delivery: Delivery,
     over: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     log: Mutex<Log>,
     changed: Condvar,
-    delivery: Delivery,
 }
 
 /// The origin; it ends when dropped.
@@ -78,7 +78,7 @@ impl Backend {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared =
-            Arc::new(Shared { log: Mutex::new(Log { scripts, ..Log::default() }), delivery, changed: Condvar::new() });
+            Arc::new(Shared { log: Mutex::new(Log { scripts, delivery, ..Log::default() }), ..Shared::default() });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -144,10 +144,12 @@ impl Backend {
         self.act(connection, &Act::Send(bytes.as_bytes().to_vec()));
     }
 
-    /// Begins anew: what came so far, all of it whole or ended, is not looked at any more.
-    pub fn forget(&self) {
+    /// Begins anew, and answers so: what came so far, all of it whole or ended, is not looked at any more.
+    pub fn begin_anew(&self, delivery: Delivery) {
         self.settled(|_| ());
-        for connection in &mut self.shared.log().connections {
+        let mut log = self.shared.log();
+        log.delivery = delivery;
+        for connection in &mut log.connections {
             connection.bytes.clear();
             connection.read = 0;
             connection.requests.clear();
@@ -262,9 +264,10 @@ impl Shared {
         {
             self.log().connections[number].switched = true;
         }
+        let delivery = self.log().delivery;
         // The proxy may have ended the connection: what it then does is what is tested.
         let _ = match act {
-            Act::Send(bytes) => self.delivery.write(stream, bytes),
+            Act::Send(bytes) => delivery.write(stream, bytes),
             Act::Finish => stream.shutdown(Shutdown::Write),
             Act::Reset => {
                 // The last holder's drop sends RST; the end of reading, of which the peer learns nothing, wakes that holder.

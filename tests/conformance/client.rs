@@ -8,15 +8,16 @@ use crate::wire::{self, Progress, Response, shown};
 use crate::world::DEADLINE;
 
 /// How a message is cut into writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Delivery {
+    #[default]
     Whole,
     /// Byte by byte, as far as that is sensible.
     Torn,
 }
 
 /// So many bytes go one by one, the others in so many pieces.
-const TORN_BYTES: usize = 600;
+const TORN_BYTES: usize = 300;
 const TORN_PIECES: usize = 64;
 
 impl Delivery {

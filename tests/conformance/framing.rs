@@ -47,12 +47,7 @@ fn lengths() -> Vec<Row> {
             bad(),
         ));
     }
-    for value in [
-        "18446744073709551621",
-        "9223372036854775813",
-        "4294967301000000000005",
-        "99999999999999999999999999999999999999",
-    ] {
+    for value in ["18446744073709551621", "4294967301000000000005", "99999999999999999999999999999999999999"] {
         let wanted = refused(&[400, 413]);
         rows.push(row(
             format!("9110 8.6: Content-Length {value} overflows"),
@@ -60,6 +55,11 @@ fn lengths() -> Vec<Row> {
             wanted,
         ));
     }
+    rows.push(row_and_end(
+        "9110 8.6: Content-Length 9223372036854775813 is not 5",
+        post("Content-Length: 9223372036854775813", "hello"),
+        cut().or(refused(&[413])),
+    ));
     rows.push(row_and_end(
         "9110 8.6: Content-Length 4294967301 is not 5",
         post("Content-Length: 4294967301", "hello"),

@@ -44,19 +44,19 @@ pub fn rows() -> Vec<Row> {
             format!("HTTP/1.1 100 Continue\r\n\r\n{ok}"),
             passed(200).body("ok"),
         )
-        .to_old(""),
+        .by_old(""),
         row(
             "9110 15.2: 103 to HTTP/1.0 is dropped",
             format!("HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n{ok}"),
             passed(200).body("ok").without("link"),
         )
-        .to_old(""),
+        .by_old(""),
         row_and_end(
             "9110 15.2: an interim response with a body is none",
             "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\n\r\nhello",
             unanswered(),
         )
-        .to_old(""),
+        .by_old(""),
     ]
 }
 

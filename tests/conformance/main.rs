@@ -21,6 +21,7 @@ mod response_chunks; // its chunks and trailers, and how it is cut
 mod hop_by_hop; // what ends at a proxy
 mod interim; // what comes before a response
 mod connection; // more than one message
+mod exchange; // one message, while it is under way
 mod upgrade; // connections that become something else
 mod hostile; // peers that mean harm
 mod bounded; // and what they cost
@@ -49,6 +50,7 @@ fn main() {
         scenario::trials("interim", interim::SCENARIOS),
         asked::trials("connection", connection::rows()),
         scenario::trials("connection", connection::SCENARIOS),
+        scenario::trials("exchange", exchange::SCENARIOS),
         asked::trials("upgrade", upgrade::rows()),
         scenario::trials("upgrade", upgrade::SCENARIOS),
         scenario::trials("hostile", hostile::SCENARIOS),

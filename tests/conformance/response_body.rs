@@ -280,22 +280,22 @@ fn beyond() -> Vec<Row> {
 fn old() -> Vec<Row> {
     let old = |lines: &str, body: &str| format!("HTTP/1.0 200 OK\r\n{lines}\r\n{body}");
     vec![
-        row("9112 6.1: chunks become a body until the end", chunked(CHUNKS), hello()).to_old(""),
+        row("9112 6.1: chunks become a body until the end", chunked(CHUNKS), hello()).by_old(""),
         row(
             "9112 6.1: trailers are dropped",
             with("Transfer-Encoding: chunked\r\nTrailer: X-T", "5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"),
             hello().without("x-t"),
         )
-        .to_old(""),
+        .by_old(""),
         row("9112 9.3: a length keeps the connection that is to be kept", with("Content-Length: 5", "hello"), hello())
-            .to_old("Connection: keep-alive\r\n"),
+            .by_old("Connection: keep-alive\r\n"),
         row("9112 9.3: chunks cannot keep the connection that is to be kept", chunked(CHUNKS), hello())
-            .to_old("Connection: keep-alive\r\n"),
+            .by_old("Connection: keep-alive\r\n"),
         row("9112 9.3: no length, to a client that would keep the connection", "HTTP/1.1 200 OK\r\n\r\nhello", hello())
-            .to_old("Connection: keep-alive\r\n")
+            .by_old("Connection: keep-alive\r\n")
             .and_end(),
         row("9112 9.3: a length, to a client that names nothing", with("Content-Length: 5", "hello"), hello())
-            .to_old(""),
+            .by_old(""),
         row(
             "9110 6.2: the proxy answers an origin of HTTP/1.0 in its own version",
             old("Content-Length: 5\r\n", "hello"),
@@ -314,7 +314,7 @@ fn old() -> Vec<Row> {
         ),
         row("9112 6.3: an origin of HTTP/1.0 without a length", old("", "hello"), hello()).and_end(),
         row("9112 6.3: an origin of HTTP/1.0 without a length, to HTTP/1.0", old("", "hello"), hello())
-            .to_old("")
+            .by_old("")
             .and_end(),
         row_and_reset("9112 8: an origin of HTTP/1.0 that is cut", old("", "hello"), broken()),
         row("9112 9.6: an origin that closes", with("Connection: close\r\nContent-Length: 5", "hello"), hello())

@@ -166,7 +166,7 @@ fn cut() -> Vec<Row> {
     ] {
         rows.push(row_and_end(format!("9112 8: {what}, then the end"), sent.clone(), broken()));
         rows.push(row_and_reset(format!("9112 8: {what}, then a reset"), sent.clone(), broken()));
-        rows.push(row_and_end(format!("9112 8: {what}, then the end, to HTTP/1.0"), sent, broken()).to_old(""));
+        rows.push(row_and_end(format!("9112 8: {what}, then the end, to HTTP/1.0"), sent, broken()).by_old(""));
     }
     rows.push(row_and_reset("9112 8: a body until the end, then a reset", "HTTP/1.1 200 OK\r\n\r\nhello", broken()));
     rows.push(
@@ -175,7 +175,7 @@ fn cut() -> Vec<Row> {
             "HTTP/1.1 200 OK\r\n\r\nhello",
             broken(),
         )
-        .to_old(""),
+        .by_old(""),
     );
     rows
 }

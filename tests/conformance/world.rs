@@ -13,7 +13,7 @@ use crate::backend::{Backend, Script};
 use crate::client::{Client, Delivery};
 
 /// Long enough for a debug build on a busy machine; nothing waits for it unless it fails.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the proxies' main tasks run on; each has worker threads of its own.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
@@ -22,7 +22,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a ru
 const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";
 
 /// A client that says nothing more is not waited for long, so that a failing case ends soon.
-const LIMITS: &str = "limits: { header_timeout: 5s, body_idle_timeout: 5s, idle_timeout: 15s }";
+const LIMITS: &str = "limits: { header_timeout: 15s, body_idle_timeout: 15s, idle_timeout: 25s }";
 
 /// Both end when dropped.
 pub struct World {
@@ -35,11 +35,6 @@ pub struct World {
 impl World {
     pub fn start(scripts: Vec<Script>) -> Self {
         Self::between(Backend::start(scripts, Delivery::Whole), LIMITS)
-    }
-
-    /// With an origin that answers so.
-    pub fn answering(scripts: Vec<Script>, delivery: Delivery) -> Self {
-        Self::between(Backend::start(scripts, delivery), LIMITS)
     }
 
     /// With these settings of the listener.
