@@ -26,7 +26,7 @@ const COMPOSERS: [&str; 10] =
     ["app", "main", "lib", "ambient", "inbound", "outbound", "sources", "controller", "embedded", "command"];
 
 /// Vocabulary: what every stage of a crate may import.
-const PROXY_WORDS: &[&str] = &["error", "message", "h1", "endpoint", "metrics"];
+const PROXY_WORDS: &[&str] = &["error", "message", "h1", "h2", "endpoint", "metrics"];
 const DISCOVERY_WORDS: &[&str] = &["provider"];
 
 /// What a stage may import beyond the vocabulary. A stage that is not named imports no sibling.

@@ -13,6 +13,7 @@ use thiserror::Error;
 use crate::balance::Unavailable;
 use crate::h1::chunked::BadChunk;
 use crate::h1::head::BadHead;
+use crate::h2::{Reset, ResetBy};
 use crate::resilience::breaker::Limit;
 
 /// What ended a message, or its connection, before it was whole.
@@ -28,6 +29,8 @@ pub enum Broken {
     Chunks { source: BadChunk },
     #[error("h2 ended it")]
     Http2 { source: hyper::Error },
+    #[error("its stream was reset")]
+    Stream { source: Reset },
 }
 
 impl Broken {
@@ -36,6 +39,7 @@ impl Broken {
     pub fn is_malformed(&self) -> bool {
         match self {
             Self::Head { .. } | Self::Chunks { .. } => true,
+            Self::Stream { source } => matches!(source.by, ResetBy::Rules { .. }),
             Self::Ended | Self::Connection { .. } | Self::Http2 { .. } => false,
         }
     }

@@ -3,8 +3,10 @@
 //! Bytes and `now` go in, bytes and messages come out; nothing here waits, locks or is shared. Whoever drives a [`Connection`] feeds it
 //! what was read, tells it what to send, and writes what is in its output: many streams' frames in one write.
 //!
+//! The last three modules are the shell around that: a task that drives a connection on a socket, and handles of its streams for other
+//! tasks of the same thread.
+//!
 //! Priorities (RFC 9218) are not acted on: streams that have something to send take turns.
-#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod frame; // what stands on the wire
 pub mod hpack; // fields, compressed
@@ -19,13 +21,19 @@ mod receive; // frames of the peer
 mod blocks; // its header blocks
 mod windows; // what it may send, and we
 mod send; // frames of ours
+pub mod link; // shell: a connection, and who reads and writes its streams
+pub mod drive; // shell: a connection on a socket
+pub mod exchange; // shell: messages, as bodies are read and written
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, Event};
+pub use drive::{Driver, Ended};
 pub use error::{ConnectionError, Reset, ResetBy, SendError};
+pub use exchange::{Exchange, Sending, StreamBody};
 pub use frame::Code;
 pub use limits::{Limit, Limits};
+pub use link::{Link, Stream};
 pub use settings::Settings;
 pub use streams::{Received, StreamKey};

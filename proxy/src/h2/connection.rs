@@ -215,6 +215,19 @@ impl Connection {
         &mut self.output
     }
 
+    /// Whether there is something to write.
+    #[must_use]
+    pub fn wants_write(&self) -> bool {
+        !self.output.is_empty() || (self.send_window > 0 && !self.streams.ring.is_empty())
+    }
+
+    /// Why a stream is over before its time; if it is not, [`Event::Writable`] tells when that changes.
+    pub fn watch_reset(&mut self, key: StreamKey) -> Option<Reset> {
+        let stream = self.streams.get(key)?;
+        stream.writer_waits |= stream.reset.is_none();
+        stream.reset
+    }
+
     /// Tells a client that we leave: streams that it opened are answered, further ones are refused once it may know.
     pub fn shutdown(&mut self, now: Instant) {
         if self.going != Going::No || self.failed.is_some() {

@@ -1,6 +1,8 @@
 //! How a connection or a stream of it ends before its time.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+use std::fmt;
+
 use thiserror::Error;
 
 use super::frame::Code;
@@ -37,7 +39,8 @@ impl ConnectionError {
 }
 
 /// The end of a stream before its messages were whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the stream ended with {code}, {by}")]
 pub struct Reset {
     pub code: Code,
     pub by: ResetBy,
@@ -57,6 +60,17 @@ pub enum ResetBy {
     Us,
     /// The connection broke, or the peer leaves it.
     Connection,
+}
+
+impl fmt::Display for ResetBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer => f.write_str("which the peer sent"),
+            Self::Rules { what } => write!(f, "because of {what}"),
+            Self::Us => f.write_str("which we sent"),
+            Self::Connection => f.write_str("with its connection"),
+        }
+    }
 }
 
 /// What cannot be sent on a stream.

@@ -1,6 +1,7 @@
 //! A connection in the hands of a peer that is made of bytes.
 
 mod client; // what servers may and may not say
+mod drive; // on sockets, with the h2 crate at the other end
 mod floods; // limits
 mod flow; // windows, turns, and memory
 mod messages; // RFC 9113 section 8: which messages are malformed
