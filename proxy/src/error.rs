@@ -27,8 +27,6 @@ pub enum Broken {
     Head { source: BadHead },
     #[error("its chunks are malformed")]
     Chunks { source: BadChunk },
-    #[error("h2 ended it")]
-    Http2 { source: hyper::Error },
     #[error("its stream was reset")]
     Stream { source: Reset },
 }
@@ -40,7 +38,7 @@ impl Broken {
         match self {
             Self::Head { .. } | Self::Chunks { .. } => true,
             Self::Stream { source } => matches!(source.by, ResetBy::Rules { .. }),
-            Self::Ended | Self::Connection { .. } | Self::Http2 { .. } => false,
+            Self::Ended | Self::Connection { .. } => false,
         }
     }
 }

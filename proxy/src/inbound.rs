@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use crate::detect::peek::peek;
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
+use crate::h2::ConnectionError;
 use crate::http::asked::Asked;
 use crate::http::client::Client;
 use crate::http::server_h1::{self, serve_h1};
@@ -341,12 +342,22 @@ async fn http(
         move |asked: Asked| outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), asked)
     };
     if http2 {
-        return match serve_h2(stream, Rc::clone(&client), drain, answer).await {
+        let refused = |limit| worker.metrics.h2_limit_reached(limit);
+        return match serve_h2(stream, Rc::clone(&client), drain, answer, refused).await {
             server_h2::Served::Closed => ConnectionEnd::Closed,
             server_h2::Served::Idle => ConnectionEnd::Idle,
             server_h2::Served::Drained => ConnectionEnd::Drained,
             server_h2::Served::Broken(error) => {
                 tracing::debug!(peer = %client.peer, error = %chain(&error), "a connection broke off");
+                ConnectionEnd::Closed
+            }
+            server_h2::Served::Failed(error) => {
+                tracing::debug!(peer = %client.peer, error = %chain(&error), "an h2 connection was given up");
+                match error {
+                    ConnectionError::Flood { limit } => worker.metrics.h2_limit_reached(limit),
+                    ConnectionError::SlowHead => return ConnectionEnd::HeaderTimeout,
+                    ConnectionError::Protocol { .. } | ConnectionError::Hpack { .. } | ConnectionError::Silent => {}
+                }
                 ConnectionEnd::Closed
             }
         };

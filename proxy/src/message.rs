@@ -6,7 +6,6 @@
 pub mod fields; // fields, in order, in one piece of memory
 pub mod name; // the names that mean something to a proxy
 pub mod body; // a body on its way
-pub mod hyper; // heads and bodies as hyper has them, for h2
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};

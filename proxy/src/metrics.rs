@@ -11,6 +11,7 @@ use mesh_core::model::policy::RetryOn;
 use mesh_core::model::reason::Reason;
 use mesh_core::telemetry::metrics::DURATION_BUCKETS_SECONDS;
 
+use crate::h2::Limit as H2Limit;
 use crate::identity::handshake::Why;
 use crate::resilience::breaker::Limit;
 
@@ -221,6 +222,8 @@ pub struct WorkerMetrics {
     ends: [Count; ConnectionEnd::ALL.len()],
     pub tls_handshakes: Count,
     tls_handshake_failures: [Count; Why::ALL.len()],
+    /// Limits of h2 that clients reached.
+    h2_limits: [Count; H2Limit::ALL.len()],
     pub detect_timeouts: Count,
     pub log_lines_dropped: Count,
     pub pool_reused: Count,
@@ -239,6 +242,10 @@ struct Shared {
 }
 
 impl WorkerMetrics {
+    pub fn h2_limit_reached(&self, limit: H2Limit) {
+        self.h2_limits[limit as usize].increase();
+    }
+
     pub fn handshake_failed(&self, why: Why) {
         self.tls_handshake_failures[why as usize].increase();
     }

@@ -285,7 +285,7 @@ impl Connection {
 
     fn assemble(&mut self, part: Part, block: &[u8]) -> Result<Assembly, ConnectionError> {
         let room = if part == Part::Trailers { block.len() } else { self.head_text_bytes.min(TEXT_EXPECTED_BYTES_MAX) };
-        let mut assembly = Assembly::new(part, self.limits.head_bytes_max, room + TEXT_SPARE_BYTES);
+        let mut assembly = Assembly::new(part, &self.limits, room + TEXT_SPARE_BYTES);
         self.decoder.decode(block, |line| assembly.line(line))?;
         Ok(assembly)
     }

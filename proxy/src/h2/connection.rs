@@ -102,6 +102,8 @@ pub struct Connection {
     pub(super) ended: bool,
     heard_at: Instant,
     asked_at: Option<Instant>,
+    /// When a frame or header block began that is not whole.
+    within_since: Option<Instant>,
     /// How much text the last head had.
     pub(super) head_text_bytes: usize,
 }
@@ -151,6 +153,7 @@ impl Connection {
             ended: false,
             heard_at: now,
             asked_at: None,
+            within_since: None,
             head_text_bytes: 256,
         };
         connection.introduce();
@@ -182,7 +185,9 @@ impl Connection {
         }
         self.counts.at(now);
         (self.heard_at, self.asked_at) = (now, None);
-        self.take_bytes(bytes, now).inspect_err(|error| self.fail(*error))
+        self.take_bytes(bytes, now).inspect_err(|error| self.fail(*error))?;
+        self.within_since = self.input.is_within().then(|| self.within_since.unwrap_or(now));
+        Ok(())
     }
 
     /// The peer will send nothing more: messages of its that are not whole are cut.
@@ -269,7 +274,11 @@ impl Connection {
             Going::Told { at } => Some(at + GOING_MAX),
             Going::No | Going::Last(_) => None,
         };
-        going.into_iter().chain(self.silent_deadline()).min()
+        going.into_iter().chain(self.silent_deadline()).chain(self.head_deadline()).min()
+    }
+
+    fn head_deadline(&self) -> Option<Instant> {
+        self.within_since.map(|since| since + self.settings.head_timeout)
     }
 
     fn silent_deadline(&self) -> Option<Instant> {
@@ -285,12 +294,16 @@ impl Connection {
     /// Time has passed.
     ///
     /// # Errors
-    /// [`ConnectionError::Silent`].
+    /// [`ConnectionError::Silent`] and [`ConnectionError::SlowHead`].
     pub fn tick(&mut self, now: Instant) -> Result<(), ConnectionError> {
         if let Going::Told { at } = self.going
             && now >= at + GOING_MAX
         {
             self.go(self.peer_last);
+        }
+        if self.failed.is_none() && !self.ended && self.head_deadline().is_some_and(|deadline| now >= deadline) {
+            self.fail(ConnectionError::SlowHead);
+            return Err(ConnectionError::SlowHead);
         }
         if self.failed.is_some() || self.ended || self.silent_deadline().is_none_or(|deadline| now < deadline) {
             return Ok(());

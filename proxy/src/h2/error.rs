@@ -23,6 +23,8 @@ pub enum ConnectionError {
     Flood { limit: Limit },
     #[error("the peer answers no PING")]
     Silent,
+    #[error("the peer took too long with a head")]
+    SlowHead,
 }
 
 impl ConnectionError {
@@ -33,7 +35,7 @@ impl ConnectionError {
             Self::Protocol { code, .. } => *code,
             Self::Hpack { .. } => Code::COMPRESSION_ERROR,
             Self::Flood { .. } => Code::ENHANCE_YOUR_CALM,
-            Self::Silent => Code::NO_ERROR,
+            Self::Silent | Self::SlowHead => Code::NO_ERROR,
         }
     }
 }

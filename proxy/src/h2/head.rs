@@ -7,6 +7,8 @@
 use http::{Method, StatusCode, Version};
 
 use super::hpack::table::{ENTRY_OVERHEAD_BYTES, Line, Meaning};
+use super::limits::Limits;
+use crate::h1::target::{self, Form, is_authority};
 use crate::message::fields::{Field, Fields, Span};
 use crate::message::name::Name;
 use crate::message::{RequestHead, ResponseHead, Target};
@@ -32,6 +34,7 @@ pub enum HeadError {
 pub struct Assembly {
     part: Part,
     bytes_max: usize,
+    fields_left: u32,
     /// As RFC 9113 section 6.5.2 counts.
     bytes: usize,
     fields: Fields,
@@ -48,10 +51,11 @@ pub struct Assembly {
 impl Assembly {
     /// `text_bytes`: how much room its text will probably need.
     #[must_use]
-    pub fn new(part: Part, bytes_max: usize, text_bytes: usize) -> Self {
+    pub fn new(part: Part, limits: &Limits, text_bytes: usize) -> Self {
         Self {
             part,
-            bytes_max,
+            bytes_max: limits.head_bytes_max,
+            fields_left: limits.head_fields_max,
             bytes: 0,
             fields: Fields::with_capacity(text_bytes, text_bytes / 32 + 4),
             target: Target::default(),
@@ -69,6 +73,11 @@ impl Assembly {
         self.bytes += line.name.len() + line.value.len() + ENTRY_OVERHEAD_BYTES;
         if self.flaw.is_some() || self.bytes > self.bytes_max {
             return;
+        }
+        match self.fields_left.checked_sub(u32::from(matches!(line.meaning, Meaning::Field(_)))) {
+            Some(left) => self.fields_left = left,
+            // As if it had too many bytes.
+            None => return self.bytes = usize::MAX / 2,
         }
         self.flaw = match line.meaning {
             _ if !line.sound => Some("a character that may not stand in a field"),
@@ -162,9 +171,8 @@ impl Assembly {
             return Some("CONNECT with :path or :scheme");
         }
         let authority = self.target.authority.map_or(b"".as_slice(), |span| self.fields.text(span));
-        let port = authority.rsplit(|byte| *byte == b':').next().unwrap_or_default();
-        let has_port = port.len() < authority.len() && !port.is_empty() && port.iter().all(u8::is_ascii_digit);
-        (!has_port || !authority_is_valid(authority)).then_some("CONNECT without a host and a port")
+        let fits = matches!(target::form(authority, &Method::CONNECT), Ok(Form::Authority));
+        (!fits).then_some("CONNECT without a host and a port")
     }
 
     /// RFC 9113 section 8.3.1.
@@ -176,11 +184,13 @@ impl Assembly {
         if !scheme_is_valid(scheme) {
             return Some("a wrong :scheme");
         }
-        if !path_is_valid(path) && !(path == b"*" && method == Method::OPTIONS) {
+        // In an extended CONNECT there is a path as in any other request.
+        let method = if self.target.protocol.is_some() { &Method::GET } else { method };
+        if !matches!(target::form(path, method), Ok(Form::Origin | Form::Asterisk)) {
             return Some("a wrong :path");
         }
         let (authority, host) = (self.target.authority.map(text), self.fields.get(Name::Host));
-        if authority.into_iter().chain(host).any(|authority| !authority_is_valid(authority)) {
+        if authority.into_iter().chain(host).any(|authority| !is_authority(authority)) {
             return Some("a wrong :authority or Host");
         }
         match (authority, host) {
@@ -251,34 +261,6 @@ fn scheme_is_valid(scheme: &[u8]) -> bool {
         }
         [] => false,
     }
-}
-
-/// Absolute, without a fragment, and nothing that could end a request line. What RFC 3986 wants percent-encoded beyond that is passed
-/// on, as clients write it.
-fn path_is_valid(path: &[u8]) -> bool {
-    path.first() == Some(&b'/') && path.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
-}
-
-/// A host and perhaps a port, without user information (RFC 9113 section 8.3.1, RFC 3986 section 3.2).
-fn authority_is_valid(authority: &[u8]) -> bool {
-    let (host_is_valid, port) = match authority {
-        [b'[', rest @ ..] => {
-            let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-            let fits = |byte: &u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.');
-            (end > 0 && rest[..end].iter().all(fits), &rest[end + 1..])
-        }
-        _ => {
-            let end = authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len());
-            let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte);
-            (end > 0 && authority[..end].iter().all(fits), &authority[end..])
-        }
-    };
-    let port_is_valid = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    host_is_valid && port_is_valid
 }
 
 /// Whether they name the same, with or without the scheme's usual port.

@@ -15,6 +15,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// A head, as RFC 9113 section 6.5.2 counts it. A client with more gets a 431.
     pub head_bytes_max: usize,
+    /// Fields of a head. A client with more gets a 431.
+    pub head_fields_max: u32,
     /// A head as it stands on the wire, compressed.
     pub header_block_bytes_max: usize,
     /// CONTINUATION frames of one head (CVE-2024-27316).
@@ -45,6 +47,7 @@ impl Default for Limits {
         Self {
             streams_max: 1024,
             head_bytes_max: 64 << 10,
+            head_fields_max: 512,
             header_block_bytes_max: 128 << 10,
             continuations_max: 16,
             resets_max: 500,

@@ -54,6 +54,11 @@ impl Input {
         Self { preface, settings_seen: false, partial: Vec::new(), data: None, block: None }
     }
 
+    /// A frame that is no DATA, or a header block, has begun and is not whole.
+    pub(super) fn is_within(&self) -> bool {
+        !self.partial.is_empty() || self.block.is_some()
+    }
+
     pub(super) fn data_left(&self) -> usize {
         self.data.as_ref().map_or(0, |data| data.data_left + data.padding_left)
     }

@@ -39,6 +39,8 @@ pub struct Settings {
     pub keepalive_interval: Option<Duration>,
     /// It has so long to answer.
     pub keepalive_timeout: Duration,
+    /// From the first byte of a head, or of any frame but DATA, to its last.
+    pub head_timeout: Duration,
 }
 
 impl Default for Settings {
@@ -50,6 +52,7 @@ impl Default for Settings {
             extended_connect: true,
             keepalive_interval: Some(Duration::from_secs(60)),
             keepalive_timeout: Duration::from_secs(20),
+            head_timeout: Duration::from_secs(10),
         }
     }
 }

@@ -1,39 +1,24 @@
-//! h2 on one connection: every stream is a request of its own.
+//! h2 on one connection: every stream is a request of its own, in a task of its own, which ends with its stream.
 
-use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::Instant;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::rt::Executor;
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use mesh_core::task::drain::Drain;
 
 use super::asked::{Answer, Asked};
 use super::client::Client;
 use super::timer::LazyTimer;
 use crate::error::ProxyError;
+use crate::h2::drive::{Driver, Ended, Serve};
+use crate::h2::head::join_cookies;
+use crate::h2::{Code, Connection, ConnectionError, Limit, Limits, Link, Sending, Settings, Stream, StreamBody};
 use crate::listen::stream::ClientStream;
-use crate::message::ResponseHead;
 use crate::message::body::{Body, ClientBody, Interim};
-use crate::message::hyper::{Carried, read_request, write_response};
-
-/// Streams one h2 client may have open at once.
-const STREAMS_MAX: u32 = 1024;
-
-/// How much of a client's bodies may be under way unread, per stream and per connection.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-
-/// An h2 client that answers no PING for this long is gone.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+use crate::message::{RequestHead, ResponseHead};
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -44,88 +29,126 @@ pub enum Served {
     Idle,
     /// We were told to end.
     Drained,
-    /// Broken off, by either side.
-    Broken(hyper::Error),
+    /// Its socket broke.
+    Broken(io::Error),
+    /// The client broke a rule, or went past a limit. It was told.
+    Failed(ConnectionError),
 }
 
-/// Runs streams on the worker's own thread.
-#[derive(Debug, Clone, Copy, Default)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
-
-/// Serves h2 until the connection ends. `answer` answers each request; nothing is switched to in h2.
+/// Serves h2 until the connection ends. `answer` answers each request; nothing is switched to in h2. `refused` hears of requests that
+/// were not taken.
 pub async fn serve_h2<B, S, F>(
     stream: ClientStream,
     client: Rc<Client>,
     drain: Drain,
     answer: impl Fn(Asked) -> F + Clone + 'static,
+    refused: impl FnMut(Limit),
 ) -> Served
 where
     B: Body<Error = ProxyError> + Unpin + 'static,
     S: 'static,
     F: Future<Output = Answer<B, S>> + 'static,
 {
-    let header_bytes_max = u32::try_from(client.limits.header_bytes_max).unwrap_or(u32::MAX);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let answer = answer.clone();
-        async move { Ok::<_, Infallible>(respond(request, answer).await) }
-    });
-    let mut connection = pin!(
-        http2::Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(header_bytes_max)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-    );
+    let limits = Limits {
+        head_bytes_max: client.limits.header_bytes_max,
+        head_fields_max: client.limits.header_count_max,
+        ..Limits::default()
+    };
+    // Tunnels for other protocols are opened by whoever routes requests, which knows none yet.
+    let settings =
+        Settings { extended_connect: false, head_timeout: client.limits.header_timeout, ..Settings::default() };
+    let link = Link::new(Connection::server(&settings, &limits, Instant::now()));
+    let mut driver = Driver::new(stream, Rc::clone(&link));
+    let mut requests = Requests { answer, refused };
     let mut started = drain.clone();
     let mut started = pin!(started.started());
     let mut timer = LazyTimer::default();
-    let mut is_draining = false;
+    let (mut is_draining, mut is_idle) = (false, false);
     std::future::poll_fn(|cx| {
         if !is_draining && started.as_mut().poll(cx).is_ready() {
             is_draining = true;
-            connection.as_mut().graceful_shutdown();
+            link.with(|connection| connection.shutdown(Instant::now()));
         }
-        match connection.as_mut().poll(cx) {
-            Poll::Ready(Ok(())) if is_draining => Poll::Ready(Served::Drained),
-            Poll::Ready(Ok(())) => Poll::Ready(Served::Closed),
-            Poll::Ready(Err(error)) => Poll::Ready(Served::Broken(error)),
-            Poll::Pending => {
-                let deadline = client.idle_since() + client.limits.idle_timeout;
-                let over = timer.poll_until(deadline, cx).is_ready();
-                if over && client.is_idle() { Poll::Ready(Served::Idle) } else { Poll::Pending }
+        loop {
+            match driver.poll(cx, &mut requests) {
+                Poll::Ready(Ended::Closed) if is_draining => return Poll::Ready(Served::Drained),
+                Poll::Ready(Ended::Closed) if is_idle => return Poll::Ready(Served::Idle),
+                Poll::Ready(Ended::Closed) => return Poll::Ready(Served::Closed),
+                Poll::Ready(Ended::Broken(error)) => return Poll::Ready(Served::Broken(error)),
+                Poll::Ready(Ended::Failed(error)) => return Poll::Ready(Served::Failed(error)),
+                Poll::Pending if is_idle || !client.is_idle() => return Poll::Pending,
+                Poll::Pending => {
+                    let deadline = client.idle_since() + client.limits.idle_timeout;
+                    if timer.poll_until(deadline, cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    is_idle = true;
+                    link.with(|connection| connection.shutdown(Instant::now()));
+                }
             }
         }
     })
     .await
 }
 
-async fn respond<B, S, F>(request: Request<Incoming>, answer: impl Fn(Asked) -> F) -> Response<Carried<Option<B>>>
+/// Starts a task for each request.
+struct Requests<A, R> {
+    answer: A,
+    refused: R,
+}
+
+impl<B, S, F, A, R> Serve for Requests<A, R>
+where
+    B: Body<Error = ProxyError> + Unpin + 'static,
+    S: 'static,
+    F: Future<Output = Answer<B, S>> + 'static,
+    A: Fn(Asked) -> F + Clone + 'static,
+    R: FnMut(Limit),
+{
+    fn request(&mut self, stream: Stream, head: RequestHead) {
+        tokio::task::spawn_local(respond(stream, head, self.answer.clone()));
+    }
+
+    fn refused(&mut self, limit: Limit) {
+        (self.refused)(limit);
+    }
+}
+
+/// Answers one request. It ends when the client resets its stream: nobody waits for the answer any more.
+async fn respond<B, S, F>(stream: Stream, mut head: RequestHead, answer: impl Fn(Asked) -> F)
 where
     B: Body<Error = ProxyError>,
     F: Future<Output = Answer<B, S>>,
 {
-    let (head, body) = read_request(request);
-    let body = body.map(|body| Box::new(body) as ClientBody);
-    match answer(Asked { head, body, interim: Rc::new(NoInterim) }).await {
-        Answer::Response(head, body) => write_response(&head, Carried(Some(body))),
+    join_cookies(&mut head.fields);
+    let stream = Rc::new(stream);
+    let body = (!stream.is_read_to_end()).then(|| Box::new(StreamBody(Rc::clone(&stream))) as ClientBody);
+    let interim: Rc<dyn Interim> = Rc::clone(&stream) as Rc<dyn Interim>;
+    let answered = {
+        let mut answering = pin!(answer(Asked { head, body, interim }));
+        std::future::poll_fn(|cx| match answering.as_mut().poll(cx) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => stream.poll_reset(cx).map(|_| None),
+        })
+        .await
+    };
+    let (head, body) = match answered {
+        Some(Answer::Response(head, body)) => (head, Some(body)),
         // Nobody was asked to switch anything.
-        Answer::Switch(head, _) => write_response(&head, Carried(None)),
-    }
+        Some(Answer::Switch(head, _)) => (head, None),
+        None => return,
+    };
+    send(&stream, &head, Sending::new(body)).await;
 }
 
-/// hyper passes no interim response on.
-struct NoInterim;
-
-impl Interim for NoInterim {
-    fn tell(&self, _head: &ResponseHead) {}
+async fn send<B: Body<Error = ProxyError>>(stream: &Stream, head: &ResponseHead, mut sending: Sending<B>) {
+    if stream.send_response(head, sending.is_over()).is_err() {
+        return stream.reset(Code::INTERNAL_ERROR);
+    }
+    std::future::poll_fn(|cx| match sending.poll(stream, Code::INTERNAL_ERROR, cx) {
+        // A body that broke has reset the stream, and was counted where it broke.
+        Poll::Ready(_) => Poll::Ready(()),
+        Poll::Pending => stream.poll_reset(cx).map(|_| ()),
+    })
+    .await;
 }

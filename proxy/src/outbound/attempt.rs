@@ -13,7 +13,6 @@ use crate::endpoint::LiveEndpoint;
 use crate::error::ProxyError;
 use crate::http::headers;
 use crate::message::ResponseHead;
-use crate::message::hyper::{Carried, write_request};
 use crate::resilience::breaker::{Limit, Permit};
 use crate::resilience::timeout::Deadlines;
 use crate::state::local::LocalCluster;
@@ -68,12 +67,16 @@ async fn over_h1(
     let reused = connection.reused();
     let pool = Rc::clone(&walk.worker.pool_h1);
     let idle_timeout = walk.client.limits.body_idle_timeout;
-    let interim = |mut head: ResponseHead| {
+    let exchange = exchange_h1(connection, pool, &walk.head, walk.body.attempt(), idle_timeout, tell_interim(walk));
+    exchange.await.map_err(|failed| FailedTry::of(failed, reused))
+}
+
+/// Passes interim responses on.
+fn tell_interim(walk: &Walk<'_>) -> impl FnMut(ResponseHead) {
+    |mut head| {
         headers::strip_hop_by_hop(&mut head.fields);
         walk.interim.tell(&head);
-    };
-    let exchange = exchange_h1(connection, pool, &walk.head, walk.body.attempt(), idle_timeout, interim);
-    exchange.await.map_err(|failed| FailedTry::of(failed, reused))
+    }
 }
 
 async fn open_h1(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
@@ -91,9 +94,8 @@ async fn over_h2(
     let address = key.address();
     let stream = stream_h2(walk, endpoint, key).await?;
     let reused = stream.reused();
-    let request = write_request(&walk.head, Carried(walk.body.attempt()));
-    let request = request.ok_or(ProxyError::BadRequest { problem: "the authority is no URI's" })?;
-    let exchange = exchange_h2(stream, address, request, walk.client.limits.body_idle_timeout);
+    let idle_timeout = walk.client.limits.body_idle_timeout;
+    let exchange = exchange_h2(stream, address, &walk.head, walk.body.attempt(), idle_timeout, tell_interim(walk));
     exchange.await.map_err(|failed| FailedTry::of(failed, reused))
 }
 
@@ -111,7 +113,7 @@ async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey)
                 let _pending = walk.acquire(Limit::Pending)?;
                 let permit = connection_permit(walk.worker, &walk.cluster)?;
                 let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
-                return connecting.opened(endpoint, stream, permit).await;
+                return Ok(connecting.opened(endpoint, stream, permit));
             }
         }
     }

@@ -5,17 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -25,36 +19,23 @@ use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
 use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
 use crate::error::{Broken, ProxyError};
-use crate::message::hyper::Carried;
+use crate::h2::drive::{Driver, Ended};
+use crate::h2::exchange::{Exchange, Failed};
+use crate::h2::{Connection, Limits, Link, ResetBy, Settings};
+use crate::message::{RequestHead, ResponseHead};
 use crate::resilience::breaker::Permit;
 
 /// A connection without a stream is closed after this long. h2 peers announce that they close (GOAWAY), so that this may be
 /// longer than for HTTP/1.1.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much of responses may be under way unread, per stream and per connection.
-const STREAM_WINDOW_BYTES: u32 = 1 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
-
-/// A peer that answers no PING for this long is gone.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Runs hyper's tasks on the worker's own thread.
-#[derive(Debug, Clone, Copy, Default)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
+/// How large the head of a response may be, and its trailers; as for HTTP/1.1.
+const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// One open connection.
 struct H2Connection {
-    sender: SendRequest<Carried<RequestBody>>,
-    /// As many as the peer allows at the moment.
-    streams_max: Rc<Cell<usize>>,
+    link: Rc<Link>,
+    /// Streams that have a place here, opened or not.
     streams: Cell<usize>,
     used: Cell<bool>,
     idle_since: Cell<Instant>,
@@ -66,10 +47,8 @@ struct H2Connection {
 
 impl Drop for H2Connection {
     fn drop(&mut self) {
-        // Without a stream nobody waits for it. With one, the driver ends by itself when the last sender and stream are gone.
-        if self.streams.get() == 0 {
-            self.driver.abort();
-        }
+        // Every stream holds its connection: there is none any more.
+        self.driver.abort();
     }
 }
 
@@ -113,7 +92,7 @@ impl PoolH2 {
     pub fn checkout(self: &Rc<Self>, key: &PoolKey) -> Checkout {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(*key).or_default();
-        slot.connections.retain(|connection| !connection.sender.is_closed());
+        slot.connections.retain(|connection| connection.takes_streams());
         if let Some(connection) = slot.connections.iter().find(|connection| connection.has_room()) {
             return Checkout::Stream(H2Stream::open(connection));
         }
@@ -130,7 +109,7 @@ impl PoolH2 {
             slot.connections.retain(|connection| {
                 let idle = connection.streams.get() == 0
                     && now.saturating_duration_since(connection.idle_since.get()) >= IDLE_TIMEOUT;
-                !idle && !connection.sender.is_closed()
+                !idle && connection.takes_streams()
             });
             slot.connecting || !slot.connections.is_empty()
         });
@@ -148,44 +127,24 @@ impl PoolH2 {
 }
 
 impl Connecting {
-    /// Starts h2 on an open stream, and takes the first stream of it.
-    ///
-    /// # Errors
-    /// [`ProxyError::NotSent`] when the peer does not take the preface.
-    pub async fn opened(
-        self,
-        endpoint: &LiveEndpoint,
-        stream: TcpStream,
-        permit: Permit,
-    ) -> Result<H2Stream, ProxyError> {
+    /// Starts h2 on an open stream, and takes the first stream of it. Nothing is waited for: the request follows the preface.
+    #[must_use]
+    pub fn opened(self, endpoint: &LiveEndpoint, stream: TcpStream, permit: Permit) -> H2Stream {
         let address = self.key.address();
-        let io = TokioIo::new(stream);
-        let built = Builder::new(LocalExecutor)
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .keep_alive_interval(KEEPALIVE)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .handshake(io)
-            .await;
-        let (sender, mut driver) =
-            built.map_err(|source| ProxyError::NotSent { address, source: Broken::Http2 { source } })?;
-        let streams_max = Rc::new(Cell::new(driver.current_max_send_streams()));
-        let told = Rc::clone(&streams_max);
+        let limits = Limits { head_bytes_max: HEAD_BYTES_MAX, ..Limits::default() };
+        let link = Link::new(Connection::client(&Settings::default(), &limits, Instant::now()));
+        let driver = Driver::new(stream, Rc::clone(&link));
         let driver = tokio::task::spawn_local(async move {
-            let ended = std::future::poll_fn(|cx| {
-                let polled = Pin::new(&mut driver).poll(cx);
-                // The peer's settings may have come.
-                told.set(driver.current_max_send_streams());
-                polled
-            });
-            if let Err(error) = ended.await {
-                tracing::debug!(%address, error = %crate::error::chain(&error), "an h2 connection ended");
+            match driver.run(()).await {
+                Ended::Closed => {}
+                Ended::Broken(error) => tracing::debug!(%address, %error, "an h2 connection broke off"),
+                Ended::Failed(error) => {
+                    tracing::debug!(%address, error = %crate::error::chain(&error), "an h2 connection failed");
+                }
             }
         });
         let connection = Rc::new(H2Connection {
-            sender,
-            streams_max,
+            link,
             streams: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
@@ -196,7 +155,7 @@ impl Connecting {
         });
         let stream = H2Stream::open(&connection);
         self.pool.slots.borrow_mut().entry(self.key).or_default().connections.push(connection);
-        Ok(stream)
+        stream
     }
 }
 
@@ -210,8 +169,12 @@ impl Drop for Connecting {
 }
 
 impl H2Connection {
+    fn takes_streams(&self) -> bool {
+        self.link.with(|connection| connection.takes_streams())
+    }
+
     fn has_room(&self) -> bool {
-        self.streams.get() < self.streams_max.get()
+        self.link.with(|connection| connection.can_open() && self.streams.get() < connection.streams_max() as usize)
     }
 }
 
@@ -226,31 +189,53 @@ impl H2Stream {
         self.reused
     }
 
-    /// Sends `request` and waits for the response head.
+    /// Sends a request and waits for the head of its response, which the body of the exchange follows. `interim` hears of 1xx before.
     ///
     /// # Errors
     /// [`ExchangeError`]; other streams of the connection are not affected.
     pub async fn exchange(
         &self,
         address: SocketAddr,
-        request: Request<Carried<RequestBody>>,
-    ) -> Result<Response<Incoming>, ExchangeError> {
-        let mut sender = self.connection.sender.clone();
-        sender.try_send_request(request).await.map_err(|mut error| {
-            let unsent = error.take_message().is_some();
-            let source = error.into_error();
-            let failure = stream_failure(&source);
-            let source = Broken::Http2 { source };
-            let error = match failure {
-                _ if unsent => ProxyError::NotSent { address, source },
-                StreamFailure::Refused => ProxyError::StreamRefused { address, source },
-                StreamFailure::Reset => ProxyError::StreamReset { address, source },
-                StreamFailure::Protocol => ProxyError::Protocol { address, source },
-                StreamFailure::Connection => ProxyError::Closed { address, reused: self.reused, source },
-            };
-            // Which bytes belong to which stream is known to hyper alone: a head that began is not told from one that did not.
-            ExchangeError { error, bytes_sent: !unsent, response_begun: false }
-        })
+        head: &RequestHead,
+        body: RequestBody,
+        mut interim: impl FnMut(ResponseHead),
+    ) -> Result<(ResponseHead, Exchange<RequestBody>), ExchangeError> {
+        let mut exchange = Exchange::begin(&self.connection.link, head, body).map_err(|_| ExchangeError {
+            error: ProxyError::NotSent { address, source: Broken::Ended },
+            bytes_sent: false,
+            response_begun: false,
+        })?;
+        let mut response_begun = false;
+        loop {
+            match std::future::poll_fn(|cx| exchange.poll_head(cx)).await {
+                Ok(head) if head.status.is_informational() => {
+                    response_begun = true;
+                    interim(head);
+                }
+                Ok(head) => return Ok((head, exchange)),
+                Err(failed) => {
+                    let error = self.failure(address, failed);
+                    return Err(ExchangeError { error, bytes_sent: true, response_begun });
+                }
+            }
+        }
+    }
+
+    fn failure<E>(&self, address: SocketAddr, failed: Failed<E>) -> ProxyError {
+        let reset = match failed {
+            Failed::Stream(reset) => reset,
+            // The client's own body broke off, which whoever reads it says.
+            Failed::Request(_) => return ProxyError::Closed { address, reused: self.reused, source: Broken::Ended },
+            Failed::Nothing => return ProxyError::Protocol { address, source: Broken::Ended },
+        };
+        let source = Broken::Stream { source: reset };
+        match reset.by {
+            // The peer promises that it did nothing (RFC 9113 section 8.7).
+            _ if !reset.seen => ProxyError::StreamRefused { address, source },
+            ResetBy::Peer => ProxyError::StreamReset { address, source },
+            ResetBy::Rules { .. } => ProxyError::Protocol { address, source },
+            ResetBy::Us | ResetBy::Connection => ProxyError::Closed { address, reused: self.reused, source },
+        }
     }
 }
 
@@ -262,32 +247,4 @@ impl Drop for H2Stream {
             self.connection.idle_since.set(Instant::now());
         }
     }
-}
-
-/// What an h2 error means for the one request.
-enum StreamFailure {
-    /// The peer promises that it did nothing (RFC 9113 section 8.7).
-    Refused,
-    Reset,
-    Protocol,
-    Connection,
-}
-
-fn stream_failure(error: &hyper::Error) -> StreamFailure {
-    use std::error::Error;
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
-            return match h2.reason() {
-                Some(h2::Reason::REFUSED_STREAM) => StreamFailure::Refused,
-                Some(h2::Reason::NO_ERROR) if h2.is_go_away() && h2.is_remote() => StreamFailure::Refused,
-                Some(_) if h2.is_reset() && h2.is_remote() => StreamFailure::Reset,
-                Some(_) if h2.is_library() => StreamFailure::Protocol,
-                Some(_) if h2.is_go_away() => StreamFailure::Reset,
-                _ => StreamFailure::Connection,
-            };
-        }
-        source = cause.source();
-    }
-    StreamFailure::Connection
 }

@@ -5,9 +5,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-
 use super::h1::{Begun, ExchangeError, H1Connection, Sending};
 use super::idle::IdleTimer;
 use super::pool_h1::PoolH1;
@@ -15,8 +12,8 @@ use super::pool_h2::H2Stream;
 use super::request_body::RequestBody;
 use crate::error::{Broken, ProxyError};
 use crate::h1::unread::Unread;
+use crate::h2::exchange::Exchange;
 use crate::message::body::Body;
-use crate::message::hyper::{Carried, IncomingBody, read_response};
 use crate::message::{Frame, RequestHead, ResponseHead};
 
 /// An unwanted body is read this far for the sake of its connection.
@@ -34,7 +31,7 @@ enum Carrier {
     H1(OverH1),
     /// The stream is held for as long as it is open; its connection has a driver of its own.
     H2 {
-        body: IncomingBody,
+        body: Box<Exchange<RequestBody>>,
         _stream: H2Stream,
     },
     /// Given back, or over.
@@ -75,12 +72,13 @@ pub async fn exchange_h1(
 pub async fn exchange_h2(
     stream: H2Stream,
     address: std::net::SocketAddr,
-    request: Request<Carried<RequestBody>>,
+    head: &RequestHead,
+    body: RequestBody,
     idle_timeout: Duration,
+    interim: impl FnMut(ResponseHead),
 ) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
-    let response: Response<Incoming> = stream.exchange(address, request).await?;
-    let (head, body) = read_response(response);
-    let carrier = Carrier::H2 { body, _stream: stream };
+    let (head, body) = stream.exchange(address, head, body, interim).await?;
+    let carrier = Carrier::H2 { body: Box::new(body), _stream: stream };
     Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(idle_timeout)), address }))
 }
 

@@ -151,6 +151,26 @@ fn streams_whose_work_is_not_over_take_room() {
 }
 
 #[test]
+fn a_head_that_never_ends_is_not_waited_for() {
+    let check = |begun: &[u8], expected: bool| {
+        let mut tested = Tested::server(App::Holds);
+        tested.feed(begun).unwrap();
+        tested.now += Duration::from_secs(9);
+        tested.feed(&[0]).unwrap();
+        tested.now += Duration::from_secs(1);
+        let ticked = tested.connection.tick(tested.now);
+        assert_eq!(ticked.is_err(), expected, "{ticked:?}");
+        if expected {
+            assert_eq!((ticked, tested.written()[0].kind), (Err(ConnectionError::SlowHead), kind::GOAWAY));
+        }
+    };
+    let open = headers(1, END, GET);
+    check(&open, true);
+    check(&open[..12], true);
+    check(&[&headers(1, WHOLE, POST)[..], &data(1, 0, b"abc")[..10]].concat(), false);
+}
+
+#[test]
 fn every_limit_has_a_name() {
     let shown = format!("{:?}", Limits::default());
     for limit in Limit::ALL {
