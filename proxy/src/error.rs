@@ -58,6 +58,8 @@ pub enum ProxyError {
     Nobody { address: SocketAddr },
     #[error("CONNECT to {authority:?} is refused: this proxy opens no tunnels")]
     TunnelRefused { authority: String },
+    #[error("{method} was not to be forwarded any further (Max-Forwards: 0)")]
+    ForwardsExceeded { method: http::Method },
     #[error("{cluster}: {why}")]
     NoHealthyUpstream { cluster: Arc<str>, why: Unavailable },
     #[error("{endpoint} is on no network of the caller")]
@@ -134,6 +136,7 @@ impl ProxyError {
             Self::NoRoute { .. }
             | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
+            | Self::ForwardsExceeded { .. }
             | Self::ClientCut { .. }
             | Self::ClientGone
             | Self::ClientIdle { .. }
@@ -168,7 +171,7 @@ impl ProxyError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::NoRoute { .. } | Self::Nobody { .. } => StatusCode::NOT_FOUND,
-            Self::TunnelRefused { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TunnelRefused { .. } | Self::ForwardsExceeded { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BadMessage { source } => match source {
                 BadHead::Malformed { .. } => StatusCode::BAD_REQUEST,
                 BadHead::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -207,7 +210,8 @@ impl ProxyError {
             | Self::NoRouteTable { .. }
             | Self::NoTcpCluster { .. }
             | Self::Nobody { .. }
-            | Self::TunnelRefused { .. } => Reason::NoRoute,
+            | Self::TunnelRefused { .. }
+            | Self::ForwardsExceeded { .. } => Reason::NoRoute,
             Self::NoHealthyUpstream { .. } | Self::NoSharedNetwork { .. } => Reason::NoHealthyUpstream,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Reason::UpstreamConnectionFailure,
             Self::Overflow { .. } => Reason::UpstreamOverflow,
@@ -243,6 +247,7 @@ impl ProxyError {
             | Self::NoTcpCluster { .. }
             | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
+            | Self::ForwardsExceeded { .. }
             | Self::NoHealthyUpstream { .. }
             | Self::RequestTimeout { .. }
             | Self::StreamReset { .. }

@@ -4,6 +4,7 @@
 pub mod client; // who calls, over which connection
 pub mod asked; // a request, and what it comes to
 pub mod headers; // authority, fields that end here, fields that are added   (pure)
+pub mod date; // when a response was made
 pub mod refuse; // a refusal, as a response
 pub mod timer; // one timer for a whole connection
 pub mod server_h1; // HTTP/1.1 on one connection, with its timeouts

@@ -18,7 +18,7 @@ use crate::error::ProxyError;
 use crate::http::access_log::AccessLog;
 use crate::http::asked::{Answer, Asked};
 use crate::http::client::Client;
-use crate::http::{grpc, headers, refuse};
+use crate::http::{date, grpc, headers, refuse};
 use crate::message::body::{Body, ClientBody, Interim};
 use crate::message::name::Name;
 use crate::message::{RequestHead, ResponseHead};
@@ -189,7 +189,8 @@ fn prepare<'w>(
     if head.method == Method::CONNECT {
         return Err(ProxyError::TunnelRefused { authority: String::from_utf8_lossy(authority).into_owned() });
     }
-    let (cluster, exact) = route(worker, client, way, authority)?;
+    headers::count_forward(&mut head)?;
+    let (cluster, exact) = route(worker, client, way, head.authority().unwrap_or_default())?;
     record.destined(&cluster, exact.is_some());
     let upgrade = headers::wanted_upgrade(&head);
     headers::strip_hop_by_hop(&mut head.fields);
@@ -278,10 +279,7 @@ fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
 fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, Switched> {
     let retry::Answered { mut head, mut body, upgrade, deadlines } = answered;
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switched_to = upgrade.filter(|_| is_switch).map(|wanted| match head.fields.get(Name::Upgrade) {
-        Some(protocol) => protocol.to_vec(),
-        None => wanted,
-    });
+    let switched_to = upgrade.filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
     headers::strip_hop_by_hop(&mut head.fields);
     record.answered(head.status.as_u16(), &head.fields);
     if is_switch {
@@ -292,6 +290,7 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
         head.fields.add(Name::Upgrade, &protocol);
         return Answer::Switch(head, Switched::new(connection, record));
     }
+    date::ensure(&mut head.fields);
     if head.status == StatusCode::NO_CONTENT {
         // It has neither body nor length (RFC 9110 section 8.6).
         head.fields.remove(Name::ContentLength);
@@ -319,5 +318,7 @@ pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, error: &
 fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Answer<AnswerBody, Switched> {
     record.refused(&error);
     let (head, text): (ResponseHead, Bytes) = refuse::response(&error, is_grpc);
-    Answer::Response(head, AnswerBody::local(text, record))
+    let is_malformed = matches!(error, ProxyError::BadRequest { .. });
+    let body = AnswerBody::local(text, record);
+    if is_malformed { Answer::Last(head, body) } else { Answer::Response(head, body) }
 }

@@ -52,6 +52,12 @@ impl Drainer {
     }
 }
 
+impl Drop for Drainer {
+    fn drop(&mut self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+}
+
 impl Drain {
     #[must_use]
     pub fn is_draining(&self) -> bool {

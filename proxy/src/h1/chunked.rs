@@ -237,36 +237,50 @@ fn trailers(lines: &[u8], limits: HeadLimits) -> Result<Option<Fields>, BadChunk
     }
     let mut fields = Fields::default();
     field_lines(lines, Whitespace::Refused, limits, &mut fields).map_err(|source| BadChunk::Trailers { source })?;
-    fields.retain(|field| may_trail(field.name));
+    fields.retain(|field| may_trail(field.name, field.letters));
     Ok((!fields.is_empty()).then_some(fields))
 }
 
-/// Whether a field may stand behind a body: not what frames, routes or limits a message (RFC 9110 section 6.5.1).
+/// What may not stand behind a body, beyond the names that mean something here: what frames or codes a message, authenticates,
+/// conditions or controls a request, or sets state (RFC 9110 section 6.5.1).
+const NEVER_TRAIL: [&[u8]; 26] = [
+    b"age",
+    b"authorization",
+    b"cache-control",
+    b"content-encoding",
+    b"content-language",
+    b"content-location",
+    b"content-range",
+    b"expires",
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"location",
+    b"pragma",
+    b"proxy-authenticate",
+    b"proxy-authentication-info",
+    b"proxy-authorization",
+    b"range",
+    b"set-cookie",
+    b"vary",
+    b"warning",
+    b"www-authenticate",
+    b"x-real-ip",
+    b"x-original-url",
+    b"x-rewrite-url",
+];
+
+/// Whether a field may stand behind a body.
 #[must_use]
-pub fn may_trail(name: Name) -> bool {
+pub fn may_trail(name: Name, letters: &[u8]) -> bool {
     use Name as N;
-    !matches!(
-        name,
-        N::Connection
-            | N::ContentLength
-            | N::ContentType
-            | N::Cookie
-            | N::Expect
-            | N::Forwarded
-            | N::Host
-            | N::Http2Settings
-            | N::KeepAlive
-            | N::MaxForwards
-            | N::ProxyConnection
-            | N::RetryAfter
-            | N::Te
-            | N::Trailer
-            | N::TransferEncoding
-            | N::Upgrade
-            | N::XForwardedFor
-            | N::XForwardedHost
-            | N::XForwardedProto
-    )
+    match name {
+        N::Other => !NEVER_TRAIL.iter().any(|never| never.eq_ignore_ascii_case(letters)),
+        N::GrpcMessage | N::GrpcStatus => true,
+        _ => false,
+    }
 }
 
 #[cfg(test)]

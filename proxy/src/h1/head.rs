@@ -172,7 +172,11 @@ fn request(head: &[u8], lines: usize, limits: HeadLimits) -> Result<RequestHead,
     let mut request = match form {
         Form::Origin | Form::Asterisk => RequestHead::new(line.method, line.version, line.target, fields),
         Form::Absolute { scheme, authority, path } => {
-            let mut request = RequestHead::new(line.method, line.version, path, fields);
+            let mut request = match path {
+                // A target of the origin's form begins with a slash (RFC 9112 section 3.2.1).
+                [b'?', ..] => RequestHead::new(line.method, line.version, &[b"/", path].concat(), fields),
+                path => RequestHead::new(line.method, line.version, path, fields),
+            };
             request.set_scheme(scheme);
             request.set_authority(authority);
             request

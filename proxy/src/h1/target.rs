@@ -62,7 +62,6 @@ fn absolute<'t>(target: &'t [u8], method: &Method) -> Result<Form<'t>, BadHead> 
         // RFC 9112 section 3.2.4.
         [] if *method == Method::OPTIONS => b"*",
         [] => b"/",
-        [b'?', ..] => return malformed("a query without a path"),
         path => path,
     };
     Ok(Form::Absolute { scheme, authority, path })

@@ -2,7 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use crate::h1::framing::Length;
-use crate::message::fields::Fields;
+use crate::message::fields::{Field, Fields};
 use crate::message::name::Name;
 use crate::message::{RequestHead, ResponseHead};
 
@@ -48,12 +48,16 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, body: Length, connection
 
 fn fields(out: &mut Vec<u8>, fields: &Fields, mut wanted: impl FnMut(Name) -> bool) {
     for field in fields.iter().filter(|field| wanted(field.name)) {
-        debug_assert!(super::head::is_field_value(field.value), "a field value was not checked: {field:?}");
-        out.extend_from_slice(field.letters);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
+        line(out, field);
     }
+}
+
+fn line(out: &mut Vec<u8>, field: Field<'_>) {
+    debug_assert!(super::head::is_field_value(field.value), "a field value was not checked: {field:?}");
+    out.extend_from_slice(field.letters);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(field.value);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn framing(out: &mut Vec<u8>, body: Length) {
@@ -89,7 +93,9 @@ pub fn chunk_size(out: &mut Vec<u8>, length: usize) {
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers, super::chunked::may_trail);
+        for field in trailers.iter().filter(|field| super::chunked::may_trail(field.name, field.letters)) {
+            line(out, field);
+        }
     }
     out.extend_from_slice(b"\r\n");
 }

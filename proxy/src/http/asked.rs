@@ -16,6 +16,8 @@ pub struct Asked {
 /// What a request comes to.
 pub enum Answer<B, S> {
     Response(ResponseHead, B),
+    /// A response after which nothing of an HTTP/1.1 connection can be trusted.
+    Last(ResponseHead, B),
     /// A 101 (RFC 9110 section 7.8); then the connection is something else, and goes on with whatever this is.
     Switch(ResponseHead, S),
 }

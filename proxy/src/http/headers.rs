@@ -2,11 +2,12 @@
 //! RFC 9113 section 8).
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use http::{StatusCode, Version};
+use http::{Method, StatusCode, Version};
 
+use crate::error::ProxyError;
 use crate::h1::target::is_authority;
 
-use crate::message::fields::Fields;
+use crate::message::fields::{Fields, trimmed};
 use crate::message::name::{Name, Names};
 use crate::message::{RequestHead, ResponseHead};
 
@@ -32,7 +33,6 @@ const KEPT: Names = Names::of(&[
     Name::XForwardedFor,
     Name::XForwardedHost,
     Name::XForwardedProto,
-    Name::XRequestId,
 ]);
 
 /// Finds out whom a request is for, and notes it as its authority.
@@ -52,12 +52,14 @@ pub fn settle_authority(head: &mut RequestHead) -> Result<(), &'static str> {
         return Err("Host is no authority (RFC 9112 section 3.2)");
     }
     match (head.authority(), host) {
+        // An absolute target excuses no missing Host.
+        (_, None) if head.version == Version::HTTP_11 => return Err("no Host field (RFC 9112 section 3.2)"),
         (Some(authority), _) if !is_authority(authority) => return Err("the authority is none (RFC 3986 section 3.2)"),
         (Some(authority), Some(host)) if head.version == Version::HTTP_2 && !host.eq_ignore_ascii_case(authority) => {
             return Err("Host and :authority differ (RFC 9113 section 8.3.1)");
         }
         (Some(_), _) => return Ok(()),
-        (None, None) if head.version != Version::HTTP_10 => return Err("no Host field (RFC 9112 section 3.2)"),
+        (None, None) if head.version == Version::HTTP_2 => return Err("no authority (RFC 9113 section 8.3.1)"),
         (None, _) => {}
     }
     drop(hosts);
@@ -80,6 +82,41 @@ pub fn wanted_upgrade(head: &RequestHead) -> Option<Vec<u8>> {
         wanted.extend_from_slice(protocol);
     }
     (!wanted.is_empty()).then_some(wanted)
+}
+
+/// What an endpoint switches to with its 101; none where nobody asked for that. `wanted` is what was asked for.
+#[must_use]
+pub fn switched_to(fields: &Fields, wanted: Vec<u8>) -> Option<Vec<u8>> {
+    let mut switched = fields.members(Name::Upgrade).peekable();
+    if switched.peek().is_none() {
+        return Some(wanted);
+    }
+    let is_wanted =
+        |protocol: &[u8]| wanted.split(|byte| *byte == b',').any(|one| trimmed(one).eq_ignore_ascii_case(protocol));
+    if !switched.all(is_wanted) {
+        return None;
+    }
+    fields.get(Name::Upgrade).map(<[u8]>::to_vec)
+}
+
+/// TRACE and OPTIONS say how many more may forward them (RFC 9110 section 7.6.2); one less goes on.
+///
+/// # Errors
+/// [`ProxyError::ForwardsExceeded`] when it may go no further.
+pub fn count_forward(head: &mut RequestHead) -> Result<(), ProxyError> {
+    if !matches!(head.method, Method::TRACE | Method::OPTIONS) {
+        return Ok(());
+    }
+    let Some(text) = head.fields.get(Name::MaxForwards) else { return Ok(()) };
+    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok());
+    match number.map(|number| number.checked_sub(1)) {
+        None => Err(ProxyError::BadRequest { problem: "Max-Forwards is no number (RFC 9110 section 7.6.2)" }),
+        Some(None) => Err(ProxyError::ForwardsExceeded { method: head.method.clone() }),
+        Some(Some(left)) => {
+            head.fields.set(Name::MaxForwards, left.to_string().as_bytes());
+            Ok(())
+        }
+    }
 }
 
 /// Removes what ends here, in both directions: the fields of the connection, and those that `Connection` names. `TE: trailers`

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{StatusCode, Version};
 
+use super::date;
 use crate::error::ProxyError;
 use crate::message::ResponseHead;
 use crate::message::fields::Fields;
@@ -12,6 +13,7 @@ use crate::message::name::Name;
 #[must_use]
 pub fn response(error: &ProxyError, grpc: bool) -> (ResponseHead, Bytes) {
     let mut fields = Fields::with_capacity(256, 4);
+    date::ensure(&mut fields);
     fields.add(Name::ProxyStatus, proxy_status(error).as_bytes());
     if grpc {
         fields.add(Name::ContentType, b"application/grpc");

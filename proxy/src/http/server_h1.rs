@@ -69,6 +69,8 @@ struct Server<'c> {
     client: &'c Client,
     timer: LazyTimer,
     drain: Drain,
+    /// Whoever began to drain wakes this task.
+    asked_for_drain: bool,
 }
 
 /// A request, and how much of it follows its head.
@@ -104,7 +106,7 @@ where
     let connection = Rc::new(RefCell::new(Connection::new(stream, limits)));
     let mut draining = drain.clone();
     let mut draining = pin!(draining.started());
-    let mut server = Server { connection, client: &client, timer: LazyTimer::default(), drain };
+    let mut server = Server { connection, client: &client, timer: LazyTimer::default(), drain, asked_for_drain: false };
     loop {
         let request = match server.next_request(draining.as_mut()).await {
             Ok(request) => request,
@@ -116,8 +118,11 @@ where
             Ok(answered) => answered,
             Err(broken) => return Served::Broken(broken),
         };
+        let is_last = matches!(answered, Answer::Last(..));
+        let expected = Expected { keep_alive: expected.keep_alive && !is_last, ..expected };
         match answered {
-            Answer::Response(head, body) => match server.respond(head, body, expected).await {
+            Answer::Response(head, body) | Answer::Last(head, body) => match server.respond(head, body, expected).await
+            {
                 Ok(true) => {}
                 Ok(false) => return server.close().await,
                 Err(broken) => return Served::Broken(broken),
@@ -140,7 +145,6 @@ impl Server<'_> {
     ) -> Result<Request, Served<S>> {
         let mut head_since = None;
         let idle_since = self.client.idle_since();
-        let mut asked_for_drain = false;
         let stopped = std::future::poll_fn(|cx| {
             let mut connection = self.connection.borrow_mut();
             match connection.poll_head(cx) {
@@ -159,7 +163,7 @@ impl Server<'_> {
                 return self.timer.poll_until(deadline, cx).map(|()| Err(Stopped::HeaderTimeout));
             }
             // Asked once, it wakes this task when it begins.
-            let asked_before = std::mem::replace(&mut asked_for_drain, true);
+            let asked_before = std::mem::replace(&mut self.asked_for_drain, true);
             if self.drain.is_draining() || (!asked_before && draining.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(Err(Stopped::Drained));
             }

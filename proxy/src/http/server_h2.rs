@@ -133,7 +133,7 @@ where
         .await
     };
     let (head, body) = match answered {
-        Some(Answer::Response(head, body)) => (head, Some(body)),
+        Some(Answer::Response(head, body) | Answer::Last(head, body)) => (head, Some(body)),
         // Nobody was asked to switch anything.
         Some(Answer::Switch(head, _)) => (head, None),
         None => return,

@@ -28,7 +28,7 @@ use crate::resilience::breaker::Permit;
 const LIMITS: HeadLimits = HeadLimits { bytes_max: 256 * 1024, fields_max: 512 };
 
 /// Interim responses to one request.
-const INTERIM_MAX: usize = 32;
+const INTERIM_MAX: usize = 1000;
 
 /// So much of a request's body is put together before it is written.
 const BATCH_BYTES: usize = 64 * 1024;
