@@ -56,6 +56,8 @@ pub fn row_and_end(name: impl Into<String>, sent: impl Into<Vec<u8>>, wanted: Wa
 pub fn row_and_reset(name: impl Into<String>, sent: impl Into<Vec<u8>>, wanted: Wanted) -> Row {
     let mut row = row(name, sent, wanted);
     row.acts.push(Act::Reset);
+    // What was not read by then is lost with the connection.
+    row.wanted.gateway.push(503);
     row
 }
 
