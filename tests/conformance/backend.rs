@@ -50,6 +50,8 @@ pub struct Connection {
     pub broken: Option<String>,
     /// The proxy ended it.
     pub ended: bool,
+    /// The origin has let go of it.
+    left: bool,
 }
 
 #[derive(Debug, Default)]
@@ -95,7 +97,12 @@ impl Backend {
                     log.connections.len() - 1
                 };
                 let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || shared.serve(number, &stream));
+                std::thread::spawn(move || {
+                    shared.serve(number, &stream);
+                    drop(stream);
+                    shared.log().connections[number].left = true;
+                    shared.changed.notify_all();
+                });
             }
         });
         Self { address, shared }
@@ -137,7 +144,13 @@ impl Backend {
     /// Does something on a connection now.
     pub fn act(&self, connection: usize, act: &Act) {
         let stream = self.shared.log().connections[connection].stream.clone();
-        self.shared.perform(connection, &stream.expect("a connection that was not reset"), act);
+        let stream = stream.expect("a connection that was not reset");
+        self.shared.perform(connection, &stream, act);
+        if matches!(act, Act::Reset) {
+            // Its last holder sends RST; what the test does next comes behind it.
+            drop(stream);
+            self.wait("a reset", |log| log.connections[connection].left.then_some(()));
+        }
     }
 
     pub fn send(&self, connection: usize, bytes: &str) {
