@@ -229,6 +229,12 @@ impl ProxyError {
         }
     }
 
+    /// What the client sent is malformed, or did not all come: nothing more can be read of its connection.
+    #[must_use]
+    pub fn leaves_request_unread(&self) -> bool {
+        matches!(self, Self::BadRequest { .. } | Self::ClientCut { .. } | Self::ClientIdle { .. })
+    }
+
     #[must_use]
     pub fn replay(&self) -> Replay {
         match self {

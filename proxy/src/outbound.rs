@@ -280,7 +280,7 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
     let retry::Answered { mut head, mut body, upgrade, deadlines } = answered;
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let switched_to = upgrade.filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
-    headers::strip_hop_by_hop(&mut head.fields);
+    headers::strip_hop_by_hop_of_response(&mut head.fields);
     record.answered(head.status.as_u16(), &head.fields);
     if is_switch {
         let problem = "the endpoint switched protocols, which nobody asked for";
@@ -318,7 +318,7 @@ pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, error: &
 fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Answer<AnswerBody, Switched> {
     record.refused(&error);
     let (head, text): (ResponseHead, Bytes) = refuse::response(&error, is_grpc);
-    let is_malformed = matches!(error, ProxyError::BadRequest { .. });
+    let is_last = error.leaves_request_unread();
     let body = AnswerBody::local(text, record);
-    if is_malformed { Answer::Last(head, body) } else { Answer::Response(head, body) }
+    if is_last { Answer::Last(head, body) } else { Answer::Response(head, body) }
 }

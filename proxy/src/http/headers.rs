@@ -119,7 +119,7 @@ pub fn count_forward(head: &mut RequestHead) -> Result<(), ProxyError> {
     }
 }
 
-/// Removes what ends here, in both directions: the fields of the connection, and those that `Connection` names. `TE: trailers`
+/// Removes what ends here: the fields of the connection, and those that `Connection` names. `TE: trailers`
 /// stays, since gRPC needs it; `Trailer` stays, since it belongs to the message.
 pub fn strip_hop_by_hop(fields: &mut Fields) {
     if fields.may_have(Names::of(&[Name::Te])) {
@@ -129,11 +129,20 @@ pub fn strip_hop_by_hop(fields: &mut Fields) {
             fields.add(Name::Te, b"trailers");
         }
     }
-    if !fields.may_have(HOP_BY_HOP) {
-        return;
+    strip(fields);
+}
+
+/// The same for a response, which has no use for `TE`.
+pub fn strip_hop_by_hop_of_response(fields: &mut Fields) {
+    fields.remove(Name::Te);
+    strip(fields);
+}
+
+fn strip(fields: &mut Fields) {
+    if fields.may_have(HOP_BY_HOP) {
+        strip_named(fields);
+        fields.remove_all(HOP_BY_HOP);
     }
-    strip_named(fields);
-    fields.remove_all(HOP_BY_HOP);
 }
 
 fn strip_named(fields: &mut Fields) {

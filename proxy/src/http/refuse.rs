@@ -23,6 +23,7 @@ pub fn response(error: &ProxyError, grpc: bool) -> (ResponseHead, Bytes) {
     }
     let text = Bytes::from(format!("{} {}: {error}\n", error.reason().flag(), error.reason().words()));
     fields.add(Name::ContentType, b"text/plain; charset=utf-8");
+    fields.add(Name::ContentLength, text.len().to_string().as_bytes());
     (ResponseHead::new(error.status(), Version::HTTP_11, fields), text)
 }
 

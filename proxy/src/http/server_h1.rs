@@ -170,10 +170,14 @@ impl Server<'_> {
             let deadline = idle_since + self.client.limits.idle_timeout;
             self.timer.poll_until(deadline, cx).map(|()| Err(Stopped::Idle))
         });
+        let mut is_head = false;
         let refused = match stopped.await {
             Ok(head) => match framing::of_request(&head) {
                 Ok(length) => return Ok(Request { head, length }),
-                Err(source) => ProxyError::BadMessage { source },
+                Err(source) => {
+                    is_head = head.method == Method::HEAD;
+                    ProxyError::BadMessage { source }
+                }
             },
             Err(Stopped::Closed) => return Err(Served::Closed),
             Err(Stopped::Idle) => return Err(Served::Idle),
@@ -182,14 +186,14 @@ impl Server<'_> {
             Err(Stopped::Broken(Broken::Head { source })) => ProxyError::BadMessage { source },
             Err(Stopped::Broken(broken)) => return Err(Served::Broken(broken)),
         };
-        self.refuse(&refused).await;
+        self.refuse(&refused, is_head).await;
         Err(Served::Refused(refused))
     }
 
     /// Tells what is wrong, and closes: where the next message would begin nobody knows.
-    async fn refuse(&mut self, error: &ProxyError) {
+    async fn refuse(&mut self, error: &ProxyError, is_head: bool) {
         let (head, text) = refuse::response(error, false);
-        self.connection.borrow_mut().write_last(&head, &text);
+        self.connection.borrow_mut().write_last(&head, (!is_head).then_some(text));
         let _: Served<()> = self.close().await;
     }
 

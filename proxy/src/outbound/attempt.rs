@@ -74,7 +74,7 @@ async fn over_h1(
 /// Passes interim responses on.
 fn tell_interim(walk: &Walk<'_>) -> impl FnMut(ResponseHead) {
     |mut head| {
-        headers::strip_hop_by_hop(&mut head.fields);
+        headers::strip_hop_by_hop_of_response(&mut head.fields);
         walk.interim.tell(&head);
     }
 }

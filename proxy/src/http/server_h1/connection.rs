@@ -176,11 +176,14 @@ impl Connection {
         }
     }
 
-    /// A response in one piece, the last on its connection.
-    pub(super) fn write_last(&mut self, head: &ResponseHead, text: &Bytes) {
+    /// A response in one piece, the last on its connection; without its text to HEAD.
+    pub(super) fn write_last(&mut self, head: &ResponseHead, text: Option<Bytes>) {
         let mut batch = self.outbox.batch();
-        write::response(batch.text(), head, Length::Sized(text.len() as u64), Some(b"close"));
-        batch.data(text.clone());
+        let length = text.as_ref().map_or(Length::None, |text| Length::Sized(text.len() as u64));
+        write::response(batch.text(), head, length, Some(b"close"));
+        if let Some(text) = text {
+            batch.data(text);
+        }
     }
 
     pub(super) fn write_switch(&mut self, head: &ResponseHead) {
