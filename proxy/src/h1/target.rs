@@ -157,6 +157,7 @@ mod tests {
         }
         check("http://a/b?c", Method::GET, absolute("http", "a", "/b?c"));
         check("HTTPS://a:1", Method::GET, absolute("HTTPS", "a:1", "/"));
+        check("http://a?b", Method::GET, absolute("http", "a", "?b"));
         check("http://a", Method::OPTIONS, absolute("http", "a", "*"));
         for target in [
             "",
@@ -167,7 +168,6 @@ mod tests {
             "http:///a",
             "http://u@a/",
             "ftp://a/",
-            "http://a?b",
             "?a",
             "/#a",
             "/a b",
