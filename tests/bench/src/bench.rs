@@ -61,6 +61,7 @@ struct Moment {
     proxy: Cpu,
     backend: Cpu,
     load: Duration,
+    machine: Duration,
     requests: u64,
     bytes: u64,
 }
@@ -203,7 +204,7 @@ impl Moment {
         let (requests, bytes) = load.answered();
         let (at, proxy) = (Instant::now(), usage::cpu(proxy).context("a proxy's CPU time")?);
         let backend = usage::cpu(&[backend.pid]).context("the backend's CPU time")?;
-        Ok(Self { at, proxy, backend, load: load.cpu(), requests, bytes })
+        Ok(Self { at, proxy, backend, load: load.cpu(), machine: usage::machine(), requests, bytes })
     }
 
     /// By request, between two moments. `resident_bytes` is left to others.
@@ -212,6 +213,9 @@ impl Moment {
         let requests = self.requests - earlier.requests;
         let each = |time: Duration| time.as_secs_f64() * 1e6 / requests as f64;
         let proxy = (self.proxy - earlier.proxy).split();
+        let backend = (self.backend - earlier.backend).split().total;
+        let load = self.load.saturating_sub(earlier.load);
+        let others = (self.machine - earlier.machine).saturating_sub(proxy.total + backend + load);
         Sample {
             requests,
             requests_per_second: requests as f64 / seconds,
@@ -219,8 +223,9 @@ impl Moment {
             cpu_us: each(proxy.total),
             user_us: each(proxy.user),
             system_us: each(proxy.system),
-            load_cpu_us: each(self.load.saturating_sub(earlier.load)),
-            backend_cpu_us: each((self.backend - earlier.backend).split().total),
+            load_cpu_us: each(load),
+            backend_cpu_us: each(backend),
+            others_cores: others.as_secs_f64() / seconds,
             resident_bytes: 0,
         }
     }

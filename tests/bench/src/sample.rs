@@ -17,6 +17,8 @@ pub struct Sample {
     /// Of the load generator and of the backend, by request: what is not the proxy's.
     pub load_cpu_us: f64,
     pub backend_cpu_us: f64,
+    /// Time on CPU of everything that was no part of the measurement, in cores: what the machine did for others.
+    pub others_cores: f64,
     pub resident_bytes: u64,
 }
 

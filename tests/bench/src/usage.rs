@@ -114,6 +114,22 @@ pub fn threads(pid: u32) -> Vec<(String, Duration)> {
     found
 }
 
+/// Time that all cores together have been busy since the machine started, whoever made them so.
+#[must_use]
+pub fn machine() -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let tick = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Duration::from_secs_f64(parse_busy(&text).unwrap_or_default() as f64 / tick as f64)
+}
+
+/// Ticks of the first line, `cpu`, but for idle and waiting for disks. What a guest used is in user already.
+fn parse_busy(stat: &str) -> Option<u64> {
+    let fields: Option<Vec<u64>> =
+        stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map(|field| field.parse().ok()).collect();
+    let fields = fields.filter(|fields| fields.len() >= 8)?;
+    Some(fields[..8].iter().sum::<u64>() - fields[3] - fields[4])
+}
+
 /// Resident memory of all `pids`, in bytes.
 #[must_use]
 pub fn resident(pids: &[u32]) -> u64 {
@@ -157,6 +173,14 @@ mod tests {
         }
         assert_eq!(parse_stat("4711 (cut) S 1"), None);
         assert_eq!(parse_stat(""), None);
+    }
+
+    #[test]
+    fn a_machine_is_busy_unless_it_is_idle() {
+        let text = "cpu  10 2 5 1000 300 0 4 1 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(parse_busy(text), Some(22));
+        assert_eq!(parse_busy("cpu  10 2\n"), None);
+        assert_eq!(parse_busy(""), None);
     }
 
     #[test]

@@ -19,6 +19,9 @@ const OPEN_ROUNDS_MAX: usize = 3;
 /// The open load, as a share of what the slowest carried.
 const OPEN_SHARE: f64 = 0.5;
 
+/// More cores than this in other hands, and the table says so.
+const OTHERS_MAX: f64 = 0.1;
+
 /// What a case sends, through what, and what is wanted.
 struct Spec {
     title: &'static str,
@@ -253,12 +256,20 @@ fn notes_of(bench: &Bench, rows: &[Row]) -> Vec<String> {
     };
     let slowest =
         rows.iter().filter_map(|row| row.median(|sample| sample.requests_per_second)).fold(f64::INFINITY, f64::min);
-    vec![format!(
+    let others = Spread::of(rows.iter().flat_map(|row| row.values(|sample| sample.others_cores)));
+    let others = others.filter(|others| others.max > OTHERS_MAX).map(|others| {
+        format!(
+            "**The machine was busy:** other work took {:.2} cores (up to {:.2}) meanwhile.",
+            others.median, others.max
+        )
+    });
+    let conditions = format!(
         "{} rounds of {:?}. Load generator {} µs and backend {} µs a request. Latencies: open load of {:.0} requests/s.",
         bench.rounds,
         bench.length,
         range(|sample| sample.load_cpu_us),
         range(|sample| sample.backend_cpu_us),
         slowest * OPEN_SHARE,
-    )]
+    );
+    [Some(conditions), others].into_iter().flatten().collect()
 }
