@@ -177,8 +177,7 @@ fn generate(plan: Plan, told: Arc<Told>) -> Histogram {
     let run = Rc::new(Run { plan, told: Arc::clone(&told), pace, histogram, turn: Semaphore::new(1), ended });
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, connections(&run));
-    let histogram = run.histogram.take();
-    histogram
+    run.histogram.take()
 }
 
 /// Runs every connection to its end; one that does not end is a failure.

@@ -20,20 +20,19 @@ mod ours; // Weft's file
 #[serde(rename_all = "lowercase")]
 pub enum Proxy {
     Weft,
-    #[value(name = "haproxy")]
-    HaProxy,
+    Haproxy,
     Nginx,
     Envoy,
 }
 
 impl Proxy {
-    pub const ALL: [Self; 4] = [Self::Weft, Self::HaProxy, Self::Nginx, Self::Envoy];
+    pub const ALL: [Self; 4] = [Self::Weft, Self::Haproxy, Self::Nginx, Self::Envoy];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Weft => "Weft",
-            Self::HaProxy => "HAProxy",
+            Self::Haproxy => "HAProxy",
             Self::Nginx => "nginx",
             Self::Envoy => "Envoy",
         }
@@ -125,7 +124,7 @@ pub fn prepare(
     let site = Site { shape, listen, admin, endpoints, files, folder };
     let (file, text) = match proxy {
         Proxy::Weft => ("weft.yaml", ours::file(&site)),
-        Proxy::HaProxy => ("haproxy.cfg", haproxy::file(&site)),
+        Proxy::Haproxy => ("haproxy.cfg", haproxy::file(&site)),
         Proxy::Nginx => ("nginx.conf", nginx::file(&site)),
         Proxy::Envoy => ("envoy.yaml", envoy::file(&site)),
     };
@@ -134,7 +133,7 @@ pub fn prepare(
     let shown = |path: &Path| path.display().to_string();
     let arguments = match proxy {
         Proxy::Weft => vec![shown(&programs.weft), "--config".into(), shown(&path)],
-        Proxy::HaProxy => vec![shown(&programs.haproxy), "-db".into(), "-f".into(), shown(&path)],
+        Proxy::Haproxy => vec![shown(&programs.haproxy), "-db".into(), "-f".into(), shown(&path)],
         Proxy::Nginx => {
             vec![
                 shown(&programs.nginx),

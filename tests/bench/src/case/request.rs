@@ -53,7 +53,7 @@ fn spec(case: Case) -> Spec {
         kind: Kind::Http1,
         connections: 64,
         large: false,
-        wanted: &[(Proxy::HaProxy, AtMost(0.85)), (Proxy::Nginx, AtMost(0.90)), (Proxy::Envoy, AtMost(0.40))],
+        wanted: &[(Proxy::Haproxy, AtMost(0.85)), (Proxy::Nginx, AtMost(0.90)), (Proxy::Envoy, AtMost(0.40))],
     };
     match case {
         Case::H2H1 => Spec {
@@ -61,7 +61,7 @@ fn spec(case: Case) -> Spec {
             shape: http1(ClientSide::Http2),
             kind: Kind::Http2 { streams: 32 },
             connections: 8,
-            wanted: &[(Proxy::HaProxy, AtMost(0.95))],
+            wanted: &[(Proxy::Haproxy, AtMost(0.95))],
             ..base
         },
         Case::H2H2 => Spec {
@@ -69,13 +69,13 @@ fn spec(case: Case) -> Spec {
             shape: shape(ClientSide::Http2, UpstreamSide::Http2),
             kind: Kind::Http2 { streams: 32 },
             connections: 8,
-            wanted: &[(Proxy::HaProxy, AtMost(0.95))],
+            wanted: &[(Proxy::Haproxy, AtMost(0.95))],
             ..base
         },
         Case::Mtls => Spec {
             title: "mTLS 1.3 (P-256, AES-128-GCM), HTTP/1.1 keep-alive, 64 connections, 1 KiB",
             shape: http1(ClientSide::Mtls),
-            wanted: &[(Proxy::HaProxy, AtMost(0.65))],
+            wanted: &[(Proxy::Haproxy, AtMost(0.65))],
             ..base
         },
         Case::Handshake => Spec {
@@ -89,7 +89,7 @@ fn spec(case: Case) -> Spec {
         Case::Tcp => Spec {
             title: "raw TCP, the load of h1",
             shape: http1(ClientSide::Tcp),
-            wanted: &[(Proxy::HaProxy, AtMost(0.95))],
+            wanted: &[(Proxy::Haproxy, AtMost(0.95))],
             ..base
         },
         Case::Body => Spec {
