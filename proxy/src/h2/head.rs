@@ -233,9 +233,9 @@ pub fn join_cookies(fields: &mut Fields) {
     }
 }
 
-/// Three digits, of which the first is no 0.
+/// From 100 to 599 (RFC 9110 section 15), as HTTP/1.1 takes it.
 fn status(value: &[u8]) -> Option<StatusCode> {
-    (value.len() == 3).then(|| StatusCode::from_bytes(value).ok()).flatten()
+    StatusCode::from_bytes(value).ok().filter(|status| status.as_u16() < 600)
 }
 
 /// RFC 9110 section 8.6; lists of equal numbers are not taken.

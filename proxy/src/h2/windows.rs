@@ -42,14 +42,15 @@ impl Connection {
         self.streams.peek(key).is_none_or(|stream| stream.received_end && stream.unread.is_empty())
     }
 
-    /// What the peer's Content-Length says is still to be read.
+    /// How many bytes are still to be read, if that is known, and nothing comes behind them.
     #[must_use]
     pub fn length_left(&self, key: StreamKey) -> Option<u64> {
         let stream = self.streams.peek(key)?;
-        match stream.received_end {
+        match stream.unread.back() {
+            Some(Unread::Trailers(_)) => None,
             // What is there is all there is.
-            true => Some(u64::from(stream.unread_bytes)),
-            false => stream.length_left.map(|left| left + u64::from(stream.unread_bytes)),
+            _ if stream.received_end => Some(u64::from(stream.unread_bytes)),
+            _ => stream.length_left.map(|left| left + u64::from(stream.unread_bytes)),
         }
     }
 

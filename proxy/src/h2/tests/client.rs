@@ -85,7 +85,7 @@ fn rfc_9113_8_1_responses() {
     get(&[response(END, &[(":status", "200"), ("connection", "close")])], malformed);
     get(&[response(END, &[(":status", "200"), ("transfer-encoding", "chunked")])], malformed);
     get(&[response(END, &[(":status", "200"), ("x", "a\r\nb: c")])], malformed);
-    for status in ["101", "20", "2000", "abc", "099", "", "+20", "2 0"] {
+    for status in ["101", "20", "2000", "abc", "099", "", "+20", "2 0", "600", "999"] {
         get(&[response(END, &[(":status", status)])], malformed);
     }
     get(&[headers(1, WHOLE, OK), response(0, &[("a", "b")])], Ok("200 reset PROTOCOL_ERROR seen true"));

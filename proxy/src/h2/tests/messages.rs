@@ -62,6 +62,7 @@ fn rfc_9113_8_1_trailers_are_read_behind_the_data() {
     let mut tested = Tested::server(Holds);
     tested.feed(&[headers(1, WHOLE, POST), data(1, 0, b"one"), data(1, 0, b"two")].concat()).unwrap();
     tested.feed(&headers(1, WHOLE | END, &line("grpc-status", "0"))).unwrap();
+    assert_eq!(tested.connection.length_left(tested.open[0]), None, "a length would leave no place for trailers");
     let (body, others) = read_all(&mut tested.connection, tested.open[0]);
     assert_eq!(body, b"onetwo");
     let [Received::Frame(Frame::Trailers(trailers)), Received::End] = &others[..] else { panic!("{others:?}") };
