@@ -227,7 +227,8 @@ impl Assembly {
 /// Joins the crumbs of a cookie into one field, as every other version of HTTP wants it (RFC 9113 section 8.2.3).
 pub fn join_cookies(fields: &mut Fields) {
     if fields.all(Name::Cookie).nth(1).is_some() {
-        let crumbs: Vec<&[u8]> = fields.all(Name::Cookie).collect();
+        // An empty one would leave white space at an end, where no value has any.
+        let crumbs: Vec<&[u8]> = fields.all(Name::Cookie).filter(|crumb| !crumb.is_empty()).collect();
         let joined = crumbs.join(b"; ".as_slice());
         fields.set(Name::Cookie, &joined);
     }

@@ -134,6 +134,9 @@ fn rfc_9113_8_2_3_crumbs_of_a_cookie_are_joined() {
         taken(&[&with(&[("cookie", "a=1")])[..], &[("x", "y"), ("cookie", "b=2"), ("cookie", "c=3")]].concat());
     head::join_cookies(&mut head.fields);
     assert_eq!(head.fields.all(Name::Cookie).collect::<Vec<_>>(), [b"a=1; b=2; c=3"]);
+    let mut head = taken(&[&with(&[("cookie", "")])[..], &[("cookie", "a=1"), ("cookie", "")]].concat());
+    head::join_cookies(&mut head.fields);
+    assert_eq!(head.fields.all(Name::Cookie).collect::<Vec<_>>(), [b"a=1"]);
     let mut one = taken(&with(&[("cookie", "a=1")]));
     head::join_cookies(&mut one.fields);
     assert_eq!(one.fields.get(Name::Cookie), Some(b"a=1".as_slice()));
