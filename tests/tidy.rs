@@ -30,7 +30,7 @@ const PROXY_WORDS: &[&str] = &["error", "message", "h1", "h2", "endpoint", "metr
 const DISCOVERY_WORDS: &[&str] = &["provider"];
 
 /// What a stage may import beyond the vocabulary. A stage that is not named imports no sibling.
-const PROXY_STAGES: [(&str, &[&str]); 8] = [
+const PROXY_STAGES: [(&str, &[&str]); 7] = [
     // The vocabulary speaks of limits and of why no endpoint was found.
     ("error", &["balance", "resilience"]),
     ("metrics", &["balance", "identity", "resilience", "state"]),
@@ -39,8 +39,6 @@ const PROXY_STAGES: [(&str, &[&str]); 8] = [
     // A pool holds the permits of the breaker, and a server the limits of its listener.
     ("upstream", &["resilience"]),
     ("http", &["listen"]),
-    // A handshake makes a stream of bytes.
-    ("identity", &["listen"]),
     ("admin", &["state", "balance", "resilience"]),
 ];
 const DISCOVERY_STAGES: [(&str, &[&str]); 4] = [

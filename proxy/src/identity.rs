@@ -3,5 +3,4 @@
 pub mod held; // certificates, keys and authorities, read from PEM files
 pub mod by_name; // which certificate a client is shown
 pub mod rotate; // read again when a file changes
-pub mod hello; // what a client says in the clear   (pure)
 pub mod handshake; // the handshake itself, or why it failed, in words

@@ -15,6 +15,7 @@ use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_rustls::server::TlsStream;
 
 use crate::detect::peek::peek;
 use crate::detect::verdict::{Detected, asks_a_proxy};
@@ -32,7 +33,6 @@ use crate::listen::proxied;
 use crate::listen::proxy_protocol::Said;
 use crate::listen::spread::Place;
 use crate::listen::stream::ClientStream;
-use crate::listen::tls::TlsStream;
 use crate::metrics::ConnectionEnd;
 use crate::outbound::way::{self, Toward, Way};
 use crate::outbound::{self, Worker, raw};

@@ -3,7 +3,6 @@
 
 pub mod socket; // bound, after a proof that the port is free
 pub mod stream; // a client's connection, as bytes
-pub mod tls; // bytes inside of TLS
 pub mod accept; // one socket's loop
 pub mod spread; // which worker carries it
 pub mod limits; // how many there may be

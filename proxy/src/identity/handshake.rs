@@ -5,12 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::server::Acceptor;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, ServerConfig};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-
-use super::hello::{self, Hello};
-use crate::listen::tls::TlsStream;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// What went wrong, in few words: the label of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,51 +96,65 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     config: Arc<ServerConfig>,
     timeout: Duration,
 ) -> Result<TlsStream<S>, HandshakeError> {
-    let mut heard = None;
+    let mut heard = Heard::default();
     let shaken = tokio::time::timeout(timeout, shake(stream, config, &mut heard)).await;
     let (why, text) = match shaken {
         Ok(Ok(stream)) => return Ok(stream),
-        Ok(Err(error)) => explain(&error, heard.as_ref()),
-        Err(_) if heard.is_some() => (Why::Timeout, format!("the client did not finish it within {timeout:?}")),
+        Ok(Err(error)) => explain(&error, &heard),
+        Err(_) if heard.is_any => (Why::Timeout, format!("the client did not finish it within {timeout:?}")),
         Err(_) => (Why::Timeout, format!("no whole hello came from the client within {timeout:?}")),
     };
-    Err(HandshakeError::new(why, heard.and_then(|hello| hello.server_name), text))
+    Err(HandshakeError::new(why, heard.server_name, text))
+}
+
+/// What a client's hello said, for the words of a failure.
+#[derive(Default)]
+struct Heard {
+    is_any: bool,
+    server_name: Option<Box<str>>,
+    /// What it would speak, where that is nothing that we do.
+    alpn: Option<String>,
 }
 
 async fn shake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: Arc<ServerConfig>,
-    heard: &mut Option<Hello>,
+    heard: &mut Heard,
 ) -> io::Result<TlsStream<S>> {
-    let mut stream =
-        TlsStream::new(stream, config).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    let mut look = |bytes: &[u8]| {
-        if heard.is_none() {
-            *heard = hello::read(bytes);
+    let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let hello = start.client_hello();
+    heard.is_any = true;
+    heard.server_name = hello.server_name().map(Box::from);
+    if let Some(offered) = hello.alpn()
+        && !config.alpn_protocols.is_empty()
+    {
+        let offered: Vec<&[u8]> = offered.collect();
+        if !offered.iter().any(|name| config.alpn_protocols.iter().any(|ours| ours == name)) {
+            heard.alpn =
+                Some(offered.iter().map(|name| name.escape_ascii().to_string()).collect::<Vec<_>>().join(", "));
         }
-    };
-    std::future::poll_fn(|cx| stream.poll_handshake(cx, &mut look)).await?;
-    Ok(stream)
+    }
+    start.into_stream(config).await
 }
 
-fn explain(error: &io::Error, heard: Option<&Hello>) -> (Why, String) {
+fn explain(error: &io::Error, heard: &Heard) -> (Why, String) {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(error) => explain_tls(error, heard),
         None if error.kind() == io::ErrorKind::UnexpectedEof => {
-            let when = if heard.is_some() { "in the middle of it" } else { "before its hello was whole" };
+            let when = if heard.is_any { "in the middle of it" } else { "before its hello was whole" };
             (Why::Closed, format!("the client closed the connection {when}"))
         }
         None => (Why::Closed, format!("the connection broke off: {error}")),
     }
 }
 
-fn explain_tls(error: &rustls::Error, heard: Option<&Hello>) -> (Why, String) {
+fn explain_tls(error: &rustls::Error, heard: &Heard) -> (Why, String) {
     use rustls::Error;
     let misfit = |what: &str| (Why::Algorithm, format!("the client and we have no {what} in common"));
     match error {
         Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion)
         | Error::InappropriateMessage { .. }
-            if heard.is_none() =>
+            if !heard.is_any =>
         {
             (Why::NotTls, "what the client sent is no TLS; does it speak plain HTTP?".to_owned())
         }
@@ -156,8 +170,7 @@ fn explain_tls(error: &rustls::Error, heard: Option<&Hello>) -> (Why, String) {
         Error::PeerIncompatible(PeerIncompatible::NoSignatureSchemesInCommon) => misfit("signature scheme"),
         Error::PeerIncompatible(other) => (Why::Algorithm, format!("the client does not fit: {other:?}")),
         Error::NoApplicationProtocol => {
-            let offered = heard.iter().flat_map(|hello| &hello.alpn).map(|name| name.escape_ascii().to_string());
-            let offered = offered.collect::<Vec<_>>().join(", ");
+            let offered = heard.alpn.as_deref().unwrap_or("nothing");
             (Why::Alpn, format!("the client would speak {offered} (ALPN); the listener speaks h2 and http/1.1"))
         }
         Error::NoCertificatesPresented => {

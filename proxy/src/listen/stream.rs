@@ -11,8 +11,7 @@ use bytes::{Buf, Bytes};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
-use super::tls::TlsStream;
+use tokio_rustls::server::TlsStream;
 
 /// What the owner of a connection's task and the layer that reads it tell each other. Written by one thread; atomic since hyper
 /// wants its streams to be `Send`.
