@@ -111,7 +111,7 @@ impl Connection {
                 broken(Code::STREAM_CLOSED, "HEADERS on a closed stream")
             };
         }
-        if self.role == Role::Client || id % 2 == 0 {
+        if self.role == Role::Client || id.is_multiple_of(2) {
             return broken(Code::PROTOCOL_ERROR, "HEADERS on a stream that the peer may not open");
         }
         self.peer_last = id;

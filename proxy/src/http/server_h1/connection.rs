@@ -202,7 +202,7 @@ impl Connection {
 
     /// Writes what is left, ends our side, and reads until the client has ended its own. Ready too when nothing can be done any more.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let closed = loop {
+        loop {
             match self.closing {
                 Closing::Writing => {
                     let written = match ready!(self.poll_flush(cx)) {
@@ -227,8 +227,8 @@ impl Connection {
                     }
                 }
             }
-        };
-        Poll::Ready(closed)
+        }
+        Poll::Ready(())
     }
 
     /// The bare connection, with what was read of it and not used put back in front.
