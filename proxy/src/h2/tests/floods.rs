@@ -53,8 +53,8 @@ fn rfc_9113_10_5_every_flood_has_its_limit() {
 fn rfc_9113_10_5_rapid_reset() {
     let limits = Limits::default();
     let rapid = |turn: u32| [headers(turn * 2 + 1, WHOLE | END, GET), reset(turn * 2 + 1, Code::CANCEL)].concat();
-    assert_eq!(flood(&limits, App::Answers, |turn| rapid(turn)), (Limit::Resets, 501));
-    assert_eq!(flood(&limits, App::Holds, |turn| rapid(turn)), (Limit::Resets, 501));
+    assert_eq!(flood(&limits, App::Answers, &rapid), (Limit::Resets, 501));
+    assert_eq!(flood(&limits, App::Holds, rapid), (Limit::Resets, 501));
     // Making us reset is the same (CVE-2025-8671).
     let provoked = |turn: u32| headers(turn * 2 + 1, WHOLE | END, &[GET, &line("A", "b")].concat());
     assert_eq!(flood(&limits, App::Holds, provoked), (Limit::Resets, 501));
