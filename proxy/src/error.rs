@@ -29,6 +29,8 @@ pub enum Broken {
     Chunks { source: BadChunk },
     #[error("its stream was reset")]
     Stream { source: Reset },
+    #[error("the request that it answers broke off")]
+    Request,
 }
 
 impl Broken {
@@ -38,7 +40,7 @@ impl Broken {
         match self {
             Self::Head { .. } | Self::Chunks { .. } => true,
             Self::Stream { source } => matches!(source.by, ResetBy::Rules { .. }),
-            Self::Ended | Self::Connection { .. } => false,
+            Self::Ended | Self::Connection { .. } | Self::Request => false,
         }
     }
 }
@@ -87,6 +89,8 @@ pub enum ProxyError {
     ResponseCut { address: SocketAddr, source: Broken },
     #[error("{address} sent nothing of its response for {after:?}")]
     ResponseIdle { address: SocketAddr, after: Duration },
+    #[error("the head of the request is larger than {address} takes")]
+    HeadTooLarge { address: SocketAddr },
     #[error("the client's request cannot be read")]
     ClientCut { source: Broken },
     #[error("the client went away before its response was whole")]
@@ -137,6 +141,7 @@ impl ProxyError {
             | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
             | Self::ForwardsExceeded { .. }
+            | Self::HeadTooLarge { .. }
             | Self::ClientCut { .. }
             | Self::ClientGone
             | Self::ClientIdle { .. }
@@ -179,6 +184,7 @@ impl ProxyError {
                 BadHead::Version { .. } => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
             },
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::ClientCut { .. } | Self::ClientGone | Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
             Self::ClientIdle { .. } | Self::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownCluster { .. }
@@ -223,7 +229,9 @@ impl ProxyError {
             Self::Protocol { .. } | Self::BadResponse { .. } | Self::Upgrade { .. } => Reason::UpstreamProtocolError,
             Self::RetriesExhausted { .. } => Reason::UpstreamRetryLimitExceeded,
             Self::ClientCut { .. } | Self::ClientGone => Reason::DownstreamConnectionTermination,
-            Self::BadMessage { .. } | Self::BadRequest { .. } => Reason::DownstreamProtocolError,
+            Self::BadMessage { .. } | Self::BadRequest { .. } | Self::HeadTooLarge { .. } => {
+                Reason::DownstreamProtocolError
+            }
             Self::ClientIdle { .. } | Self::HeaderTimeout | Self::ResponseIdle { .. } => Reason::StreamIdleTimeout,
             Self::Draining => Reason::DrainTimeout,
         }
@@ -232,7 +240,10 @@ impl ProxyError {
     /// What the client sent is malformed, or did not all come: nothing more can be read of its connection.
     #[must_use]
     pub fn leaves_request_unread(&self) -> bool {
-        matches!(self, Self::BadRequest { .. } | Self::ClientCut { .. } | Self::ClientIdle { .. })
+        matches!(
+            self,
+            Self::BadRequest { .. } | Self::ClientCut { .. } | Self::ClientIdle { .. } | Self::TunnelRefused { .. }
+        )
     }
 
     #[must_use]
@@ -254,6 +265,7 @@ impl ProxyError {
             | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
             | Self::ForwardsExceeded { .. }
+            | Self::HeadTooLarge { .. }
             | Self::NoHealthyUpstream { .. }
             | Self::RequestTimeout { .. }
             | Self::StreamReset { .. }

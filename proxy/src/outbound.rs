@@ -277,7 +277,7 @@ fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
 
 /// The response of an endpoint, as the client gets it.
 fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, Switched> {
-    let retry::Answered { mut head, mut body, upgrade, deadlines } = answered;
+    let retry::Answered { mut head, mut body, is_head, upgrade, deadlines } = answered;
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let switched_to = upgrade.filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
     headers::strip_hop_by_hop_of_response(&mut head.fields);
@@ -287,6 +287,7 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
         let (Some(protocol), Some(connection)) = (switched_to, body.into_connection()) else {
             return refused(ProxyError::BadResponse { problem }, false, record);
         };
+        head.fields.remove(Name::ContentLength);
         head.fields.add(Name::Upgrade, &protocol);
         return Answer::Switch(head, Switched::new(connection, record));
     }
@@ -305,7 +306,8 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
             deadlines.response_end(streaming)
         }
     };
-    Answer::Response(head, AnswerBody::upstream(body, deadline, record))
+    let is_bodiless = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Answer::Response(head, AnswerBody::upstream(body, is_bodiless, deadline, record))
 }
 
 /// Counts and logs what never became a request.

@@ -79,9 +79,12 @@ impl Inbox {
         self.held.reserve(wanted);
         // A read that is dropped while it waits has taken nothing.
         let polled = pin!(stream.read_buf(&mut self.held)).poll(cx);
-        if polled.is_pending() {
+        match &polled {
             // Nothing comes for now.
-            self.held = BytesMut::new();
+            Poll::Pending => self.held = BytesMut::new(),
+            // A few bytes shall not hold all that room for as long as somebody keeps them.
+            Poll::Ready(Ok(read)) if *read < SCRATCH_BYTES => self.held = BytesMut::from(&self.held[..]),
+            Poll::Ready(_) => {}
         }
         polled
     }

@@ -47,9 +47,10 @@ impl Outbox {
         Batch { outbox: self, text }
     }
 
+    /// Nothing waits, neither here nor in the connection's own buffer.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pieces.is_empty()
+        self.pieces.is_empty() && !self.unflushed
     }
 
     /// How much was taken by the connection so far.

@@ -103,7 +103,7 @@ pub struct Connection {
     heard_at: Instant,
     asked_at: Option<Instant>,
     /// When a frame or header block began that is not whole.
-    within_since: Option<Instant>,
+    pub(super) within_since: Option<Instant>,
     /// How much text the last head had.
     pub(super) head_text_bytes: usize,
 }
@@ -190,12 +190,14 @@ impl Connection {
         Ok(())
     }
 
-    /// The peer will send nothing more: messages of its that are not whole are cut.
+    /// The peer will send nothing more: messages of its that are not whole are cut, and what a client asked for is wanted no more.
     pub fn receive_end(&mut self) {
         self.ended = true;
         let keys: Vec<StreamKey> = self.streams.keys().collect();
         for key in keys {
-            if self.streams.get(key).is_some_and(|stream| !stream.received_end) {
+            // A client that left waits for no answer either.
+            let is_server = self.role == Role::Server;
+            if self.streams.get(key).is_some_and(|stream| is_server || !stream.received_end) {
                 self.mark_reset(key, Reset { code: Code::CANCEL, by: ResetBy::Connection, seen: true });
             }
         }

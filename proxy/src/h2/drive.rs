@@ -9,7 +9,7 @@ use std::mem::MaybeUninit;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
@@ -24,6 +24,9 @@ const READ_BYTES: usize = 32 << 10;
 
 /// Reads before others have their turn.
 const READS_MAX: usize = 4;
+
+/// How long the last words on a connection may take to be taken.
+const LINGER_MAX: Duration = Duration::from_secs(1);
 
 /// Pieces written at once.
 const SLICES: usize = 32;
@@ -64,12 +67,14 @@ pub struct Driver<I> {
     /// Written, but perhaps not on its way yet.
     unflushed: bool,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until it is closed over what its peer does not take.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
     #[must_use]
     pub fn new(io: I, link: Rc<Link>) -> Self {
-        Self { io, link, waits: false, read_ended: false, unflushed: false, timer: None }
+        Self { io, link, waits: false, read_ended: false, unflushed: false, timer: None, linger: None }
     }
 
     #[must_use]
@@ -94,6 +99,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             match self.write(cx, serve) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => return Poll::Ready(self.break_off(error)),
+                Poll::Pending if self.is_done() => return self.poll_linger(cx),
                 Poll::Pending => return Poll::Pending,
             }
             if self.is_done() {
@@ -186,10 +192,26 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
             }
         }
         if self.unflushed {
-            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            let flushed = Pin::new(&mut self.io).poll_flush(cx);
+            // The same for what lies in the socket's own buffer.
+            self.waits = flushed.is_pending();
+            ready!(flushed)?;
             self.unflushed = false;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// A peer that takes nothing any more does not get its last words; it gets some time for them.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let linger = self.linger.get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER_MAX)));
+        linger.as_mut().poll(cx).map(|()| self.ended())
+    }
+
+    fn ended(&self) -> Ended {
+        match self.link.with(|connection| connection.failed()) {
+            Some(error) => Ended::Failed(error),
+            None => Ended::Closed,
+        }
     }
 
     fn tick(&mut self, cx: &mut Context<'_>) {
@@ -227,10 +249,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
                 break;
             }
         }
-        Poll::Ready(match self.link.with(|connection| connection.failed()) {
-            Some(error) => Ended::Failed(error),
-            None => Ended::Closed,
-        })
+        Poll::Ready(self.ended())
     }
 
     fn break_off(&mut self, error: io::Error) -> Ended {

@@ -80,7 +80,13 @@ impl<B: Body> Sending<B> {
     /// Of the body.
     pub fn poll(&mut self, stream: &Stream, code: Code, cx: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
         while !self.is_over {
-            ready!(stream.poll_room(cx));
+            if stream.poll_room(cx).is_pending() {
+                // What has to go on goes on while the peer takes nothing.
+                let error = ready!(self.body.poll_aside(cx));
+                self.is_over = true;
+                stream.reset(code);
+                return Poll::Ready(Err(error));
+            }
             let sent = match ready!(self.body.poll_frame(cx)) {
                 Some(Ok(Frame::Data(data))) => {
                     self.is_over = self.body.is_end();
@@ -173,9 +179,18 @@ impl<B: Body> Body for Exchange<B> {
     type Error = Broken;
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
-        // A request that breaks now has reset the stream, which the reader hears.
-        let _ = self.poll_send(cx);
-        poll_frame(&self.stream, cx)
+        match self.poll_send(cx) {
+            // It has reset the stream. Whose fault that was is told apart from a peer's reset.
+            Poll::Ready(Err(_)) => Poll::Ready(Some(Err(Broken::Request))),
+            _ => poll_frame(&self.stream, cx),
+        }
+    }
+
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        match self.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Broken::Request),
+            _ => Poll::Pending,
+        }
     }
 
     fn is_end(&self) -> bool {

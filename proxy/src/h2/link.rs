@@ -156,6 +156,12 @@ impl Stream {
         self.link.with(|connection| connection.length_left(self.key))
     }
 
+    /// What was handed over and waits for the peer to take it.
+    #[must_use]
+    pub fn unsent_bytes(&self) -> usize {
+        self.link.with(|connection| connection.unsent_bytes(self.key))
+    }
+
     /// Waits for room to send data; there is room on a stream that is over, where sending says so.
     pub fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
         if self.link.with(|connection| connection.has_room(self.key)) {

@@ -161,6 +161,10 @@ impl Connection {
     }
 
     fn take_frame(&mut self, header: FrameHeader, payload: &[u8], now: Instant) -> Handled {
+        if !matches!(header.kind, kind::HEADERS | kind::CONTINUATION) {
+            // What follows is another frame, which has its own time.
+            self.within_since = None;
+        }
         match header.kind {
             kind::DATA => self.on_data(header, payload),
             kind::HEADERS => self.on_headers(header, payload, now),

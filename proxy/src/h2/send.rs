@@ -88,6 +88,11 @@ impl Connection {
         });
     }
 
+    /// What was handed over on a stream and waits for its peer.
+    pub fn unsent_bytes(&mut self, key: StreamKey) -> usize {
+        self.streams.get(key).map_or(0, |stream| stream.unsent_bytes)
+    }
+
     /// Whether a stream takes data; if not, [`super::Event::Writable`] tells when it does.
     pub fn has_room(&mut self, key: StreamKey) -> bool {
         match self.streams.get(key) {

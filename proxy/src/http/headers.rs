@@ -108,7 +108,8 @@ pub fn count_forward(head: &mut RequestHead) -> Result<(), ProxyError> {
         return Ok(());
     }
     let Some(text) = head.fields.get(Name::MaxForwards) else { return Ok(()) };
-    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok());
+    let digits = std::str::from_utf8(text).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = digits.and_then(|text| text.parse::<u64>().ok());
     match number.map(|number| number.checked_sub(1)) {
         None => Err(ProxyError::BadRequest { problem: "Max-Forwards is no number (RFC 9110 section 7.6.2)" }),
         Some(None) => Err(ProxyError::ForwardsExceeded { method: head.method.clone() }),

@@ -351,7 +351,8 @@ impl Body for H1Body {
 
     fn is_end(&self) -> bool {
         let connection = self.connection.borrow();
-        connection.number() != self.number || connection.is_read()
+        // Of an earlier request nothing comes, but it never was whole.
+        connection.number() == self.number && connection.is_read()
     }
 
     fn length(&self) -> Option<u64> {

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use mesh_core::task::drain::Drain;
 
@@ -59,7 +59,7 @@ where
         Settings { extended_connect: false, head_timeout: client.limits.header_timeout, ..Settings::default() };
     let link = Link::new(Connection::server(&settings, &limits, Instant::now()));
     let mut driver = Driver::new(stream, Rc::clone(&link));
-    let mut requests = Requests { answer, refused };
+    let mut requests = Requests { answer, refused, idle_timeout: client.limits.body_idle_timeout };
     let mut started = drain.clone();
     let mut started = pin!(started.started());
     let mut timer = LazyTimer::default();
@@ -95,6 +95,8 @@ where
 struct Requests<A, R> {
     answer: A,
     refused: R,
+    /// So long a client may take nothing of a response.
+    idle_timeout: Duration,
 }
 
 impl<B, S, F, A, R> Serve for Requests<A, R>
@@ -106,7 +108,7 @@ where
     R: FnMut(Limit),
 {
     fn request(&mut self, stream: Stream, head: RequestHead) {
-        tokio::task::spawn_local(respond(stream, head, self.answer.clone()));
+        tokio::task::spawn_local(respond(stream, head, self.answer.clone(), self.idle_timeout));
     }
 
     fn refused(&mut self, limit: Limit) {
@@ -115,7 +117,7 @@ where
 }
 
 /// Answers one request. It ends when the client resets its stream: nobody waits for the answer any more.
-async fn respond<B, S, F>(stream: Stream, mut head: RequestHead, answer: impl Fn(Asked) -> F)
+async fn respond<B, S, F>(stream: Stream, mut head: RequestHead, answer: impl Fn(Asked) -> F, idle_timeout: Duration)
 where
     B: Body<Error = ProxyError>,
     F: Future<Output = Answer<B, S>>,
@@ -138,17 +140,37 @@ where
         Some(Answer::Switch(head, _)) => (head, None),
         None => return,
     };
-    send(&stream, &head, Sending::new(body)).await;
+    send(&stream, &head, Sending::new(body), idle_timeout).await;
 }
 
-async fn send<B: Body<Error = ProxyError>>(stream: &Stream, head: &ResponseHead, mut sending: Sending<B>) {
+async fn send<B: Body<Error = ProxyError>>(
+    stream: &Stream,
+    head: &ResponseHead,
+    mut sending: Sending<B>,
+    idle_timeout: Duration,
+) {
     if stream.send_response(head, sending.is_over()).is_err() {
         return stream.reset(Code::INTERNAL_ERROR);
     }
-    std::future::poll_fn(|cx| match sending.poll(stream, Code::INTERNAL_ERROR, cx) {
+    let mut timer = LazyTimer::default();
+    let mut stalled: Option<(usize, Instant)> = None;
+    std::future::poll_fn(|cx| {
         // A body that broke has reset the stream, and was counted where it broke.
-        Poll::Ready(_) => Poll::Ready(()),
-        Poll::Pending => stream.poll_reset(cx).map(|_| ()),
+        if sending.poll(stream, Code::INTERNAL_ERROR, cx).is_ready() || stream.poll_reset(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        let unsent = stream.unsent_bytes();
+        if unsent == 0 {
+            stalled = None;
+            return Poll::Pending;
+        }
+        // The client opens no window for now.
+        let since = match stalled {
+            Some((before, since)) if before == unsent => since,
+            _ => Instant::now(),
+        };
+        stalled = Some((unsent, since));
+        timer.poll_until(since + idle_timeout, cx).map(|()| stream.reset(Code::CANCEL))
     })
     .await;
 }

@@ -12,6 +12,12 @@ pub trait Body {
     /// The next frame; none when the body was whole.
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Self::Error>>>;
 
+    /// While nobody takes a frame: what has to go on all the same, such as a request that is still being sent, or a deadline. Ready with
+    /// what ended the body.
+    fn poll_aside(&mut self, _cx: &mut Context<'_>) -> Poll<Self::Error> {
+        Poll::Pending
+    }
+
     /// Nothing is to come, which is known without asking.
     fn is_end(&self) -> bool;
 
@@ -28,6 +34,10 @@ impl<B: Body> Body for Option<B> {
             Some(body) => body.poll_frame(cx),
             None => Poll::Ready(None),
         }
+    }
+
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<B::Error> {
+        self.as_mut().map_or(Poll::Pending, |body| body.poll_aside(cx))
     }
 
     fn is_end(&self) -> bool {

@@ -32,6 +32,7 @@ struct FromUpstream {
 
 struct Deadline {
     began: Instant,
+    until: Instant,
     sleep: Pin<Box<Sleep>>,
 }
 
@@ -40,17 +41,24 @@ impl AnswerBody {
         Self(Kind::Local { text: Some(text).filter(|text| !text.is_empty()), _record: Box::new(record) })
     }
 
-    pub(super) fn upstream(body: UpstreamBody, until: Option<Instant>, record: Record) -> Self {
+    /// `is_bodiless`: whoever is answered gets no body, whatever comes.
+    pub(super) fn upstream(body: UpstreamBody, is_bodiless: bool, until: Option<Instant>, record: Record) -> Self {
         let began = record.started();
-        let deadline = until
-            .filter(|_| !body.is_end())
-            .map(|until| Deadline { began, sleep: Box::pin(tokio::time::sleep_until(until.into())) });
-        Self(Kind::Upstream(Box::new(FromUpstream { body, deadline, record, over: false })))
+        let deadline = until.filter(|_| !body.is_end()).map(|until| Deadline {
+            began,
+            until,
+            sleep: Box::pin(tokio::time::sleep_until(until.into())),
+        });
+        Self(Kind::Upstream(Box::new(FromUpstream { body, deadline, record, over: is_bodiless })))
     }
 }
 
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ProxyError>>> {
+        // A response that always has more is bound by it too.
+        if self.deadline.as_ref().is_some_and(|deadline| deadline.until <= Instant::now()) {
+            return Poll::Ready(Some(Err(self.too_late())));
+        }
         let polled = self.body.poll_frame(cx);
         match &polled {
             Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => self.record.note_trailers(trailers),
@@ -60,18 +68,33 @@ impl FromUpstream {
                 self.record.broke_off(error, Instant::now());
             }
             Poll::Ready(None) => self.over = true,
-            Poll::Pending => {
-                if let Some(deadline) = &mut self.deadline
-                    && deadline.sleep.as_mut().poll(cx).is_ready()
-                {
-                    let error = ProxyError::RequestTimeout { after: deadline.began.elapsed() };
-                    self.over = true;
-                    self.record.broke_off(&error, Instant::now());
-                    return Poll::Ready(Some(Err(error)));
-                }
-            }
+            Poll::Pending => return self.poll_deadline(cx).map(|error| Some(Err(error))),
         }
         polled
+    }
+
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        if let Poll::Ready(error) = self.body.poll_aside(cx) {
+            self.over = true;
+            self.record.broke_off(&error, Instant::now());
+            return Poll::Ready(error);
+        }
+        self.poll_deadline(cx)
+    }
+
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        match &mut self.deadline {
+            Some(deadline) => deadline.sleep.as_mut().poll(cx).map(|()| self.too_late()),
+            None => Poll::Pending,
+        }
+    }
+
+    fn too_late(&mut self) -> ProxyError {
+        let after = self.deadline.take().map_or_else(Default::default, |deadline| deadline.began.elapsed());
+        let error = ProxyError::RequestTimeout { after };
+        self.over = true;
+        self.record.broke_off(&error, Instant::now());
+        error
     }
 }
 
@@ -90,6 +113,13 @@ impl Body for AnswerBody {
         match &mut self.0 {
             Kind::Local { text, .. } => Poll::Ready(text.take().map(|text| Ok(Frame::Data(text)))),
             Kind::Upstream(upstream) => upstream.poll_frame(cx),
+        }
+    }
+
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        match &mut self.0 {
+            Kind::Local { .. } => Poll::Pending,
+            Kind::Upstream(upstream) => upstream.poll_aside(cx),
         }
     }
 

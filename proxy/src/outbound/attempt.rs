@@ -13,6 +13,7 @@ use crate::endpoint::LiveEndpoint;
 use crate::error::ProxyError;
 use crate::http::headers;
 use crate::message::ResponseHead;
+use crate::message::name::Name;
 use crate::resilience::breaker::{Limit, Permit};
 use crate::resilience::timeout::Deadlines;
 use crate::state::local::LocalCluster;
@@ -75,6 +76,8 @@ async fn over_h1(
 fn tell_interim(walk: &Walk<'_>) -> impl FnMut(ResponseHead) {
     |mut head| {
         headers::strip_hop_by_hop_of_response(&mut head.fields);
+        // Nothing follows it (RFC 9110 section 8.6).
+        head.fields.remove(Name::ContentLength);
         walk.interim.tell(&head);
     }
 }
@@ -101,13 +104,18 @@ async fn over_h2(
 
 /// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.
 async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey) -> Result<H2Stream, ProxyError> {
+    // Those who wait for one connection give up together.
+    let began = Instant::now();
+    let until = walk.deadlines.connect(began);
     loop {
         match walk.worker.pool_h2.checkout(key) {
             Checkout::Stream(stream) => return Ok(stream),
             Checkout::Wait(opened) => {
                 let opened = opened.notified();
                 let _pending = walk.acquire(Limit::Pending)?;
-                opened.await;
+                let (address, after) = (key.address(), began.elapsed());
+                let waited = tokio::time::timeout_at(until.into(), opened).await;
+                waited.map_err(|_| ProxyError::ConnectTimeout { address, after })?;
             }
             Checkout::Connect(connecting) => {
                 let _pending = walk.acquire(Limit::Pending)?;

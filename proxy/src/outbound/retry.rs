@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Method;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::{RetryMethods, RetryOn};
 
@@ -31,6 +32,8 @@ use crate::upstream::response_body::UpstreamBody;
 pub(super) struct Answered {
     pub(super) head: ResponseHead,
     pub(super) body: UpstreamBody,
+    /// There is no body to the response whatever it says.
+    pub(super) is_head: bool,
     pub(super) upgrade: Option<Vec<u8>>,
     pub(super) deadlines: Deadlines,
 }
@@ -44,12 +47,19 @@ pub(super) async fn exchange(walk: Walk<'_>, record: &mut Record) -> Result<Answ
             Ok(answered) => answered,
             Err(_) => {
                 let now = Instant::now();
-                record.judge(Outcome::LocalFailure, now);
-                Err(ProxyError::RequestTimeout { after: now.saturating_duration_since(record.started()) })
+                let after = now.saturating_duration_since(record.started());
+                if walk.body.is_whole() {
+                    record.judge(Outcome::LocalFailure, now);
+                    Err(ProxyError::RequestTimeout { after })
+                } else {
+                    // Nobody can answer what has not been asked yet.
+                    Err(ProxyError::ClientIdle { after })
+                }
             }
         },
     };
-    answered.map(|(head, body)| Answered { head, body, upgrade: walk.upgrade, deadlines: walk.deadlines })
+    let is_head = walk.head.method == Method::HEAD;
+    answered.map(|(head, body)| Answered { is_head, head, body, upgrade: walk.upgrade, deadlines: walk.deadlines })
 }
 
 async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {

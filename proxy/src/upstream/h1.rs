@@ -1,14 +1,16 @@
 //! An HTTP/1.1 connection to an endpoint: one exchange at a time, driven inline by the request that uses it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use tokio::net::TcpStream;
 
+use super::idle::IdleTimer;
 use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
 use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
@@ -50,7 +52,7 @@ pub struct H1Connection {
 
 /// What is still to be sent of a request.
 pub(super) struct Sending {
-    body: RequestBody,
+    pub(super) body: RequestBody,
     length: Length,
     is_over: bool,
 }
@@ -105,8 +107,8 @@ impl H1Connection {
     /// Looks once whether the peer has closed it, or sent what nobody asked for. Nothing has to be asked of the kernel for that while
     /// nothing happened.
     pub(super) fn is_open(&mut self) -> bool {
-        let mut context = Context::from_waker(Waker::noop());
-        self.inbox.is_empty() && self.inbox.poll_fill(&mut self.stream, &mut context, 0).is_pending()
+        let is_silent = |read: io::Result<usize>| read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.inbox.is_empty() && is_silent(self.stream.try_read(&mut [0]))
     }
 
     /// Sends the request and waits for the head of its response. Interim responses are handed on as they come.
@@ -117,8 +119,10 @@ impl H1Connection {
         &mut self,
         head: &RequestHead,
         body: RequestBody,
+        stall_timeout: Duration,
         mut interim: impl FnMut(ResponseHead),
     ) -> Result<Begun, ExchangeError> {
+        let mut stalled = Stalled::new(stall_timeout);
         let sent_before = self.outbox.sent_bytes();
         let mut sending = Sending { length: request_length(head, &body), body, is_over: false };
         let mut unsent_head = Some(head);
@@ -147,7 +151,12 @@ impl H1Connection {
                     Poll::Pending if unsent.is_some() && sending.body.is_broken() => {
                         return Poll::Ready(Err(unsent.take().unwrap_or(Broken::Ended)));
                     }
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending if self.outbox.is_empty() => return Poll::Pending,
+                    Poll::Pending => {
+                        let sent = self.outbox.sent_bytes();
+                        let too_slow = || Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() });
+                        return stalled.poll(sent, cx).map(|()| too_slow());
+                    }
                 }
             }
         });
@@ -158,7 +167,8 @@ impl H1Connection {
         match answered {
             Ok((answered, length)) => {
                 let keeps_alive = keeps_alive(&answered, length) && unsent.is_none();
-                let sending = (!sending.is_over).then_some(sending);
+                // The last of it may still wait for the endpoint to read.
+                let sending = (!sending.is_over || !self.outbox.is_empty()).then_some(sending);
                 Ok(Begun { head: answered, unread: Unread::of(length), sending, keeps_alive })
             }
             Err(source) => {
@@ -306,6 +316,26 @@ impl Sending {
             }
         }
         Ok(Poll::Ready(()))
+    }
+}
+
+/// How long an endpoint takes nothing of a request.
+struct Stalled {
+    idle: IdleTimer,
+    sent_bytes: u64,
+}
+
+impl Stalled {
+    fn new(after: Duration) -> Self {
+        Self { idle: IdleTimer::new(Some(after)), sent_bytes: 0 }
+    }
+
+    /// Ready when it has been too long.
+    fn poll(&mut self, sent_bytes: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.sent_bytes, sent_bytes) != sent_bytes {
+            self.idle.progressed();
+        }
+        self.idle.poll_silent(cx).map(drop)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
 use crate::error::{Broken, ProxyError};
 use crate::h2::drive::{Driver, Ended};
 use crate::h2::exchange::{Exchange, Failed};
-use crate::h2::{Connection, Limits, Link, ResetBy, Settings};
+use crate::h2::{Connection, Limits, Link, ResetBy, SendError, Settings};
 use crate::message::{RequestHead, ResponseHead};
 use crate::resilience::breaker::Permit;
 
@@ -200,8 +200,11 @@ impl H2Stream {
         body: RequestBody,
         mut interim: impl FnMut(ResponseHead),
     ) -> Result<(ResponseHead, Exchange<RequestBody>), ExchangeError> {
-        let mut exchange = Exchange::begin(&self.connection.link, head, body).map_err(|_| ExchangeError {
-            error: ProxyError::NotSent { address, source: Broken::Ended },
+        let mut exchange = Exchange::begin(&self.connection.link, head, body).map_err(|error| ExchangeError {
+            error: match error {
+                SendError::HeadTooLarge { .. } => ProxyError::HeadTooLarge { address },
+                SendError::NoRoom | SendError::Over => ProxyError::NotSent { address, source: Broken::Ended },
+            },
             bytes_sent: false,
             response_begun: false,
         })?;

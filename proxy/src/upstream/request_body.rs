@@ -112,6 +112,18 @@ impl ReplayableBody {
         }
     }
 
+    /// All of it has come.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Client(shared) => {
+                let shared = shared.borrow();
+                shared.ended || shared.source.is_end()
+            }
+        }
+    }
+
     /// What the client did wrong, if it was the client.
     #[must_use]
     pub fn take_fault(&self) -> Option<ClientFault> {

@@ -59,7 +59,7 @@ pub async fn exchange_h1(
     idle_timeout: Duration,
     interim: impl FnMut(ResponseHead),
 ) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
-    let Begun { head, unread, sending, keeps_alive } = connection.exchange(head, body, interim).await?;
+    let Begun { head, unread, sending, keeps_alive } = connection.exchange(head, body, idle_timeout, interim).await?;
     let address = connection.address();
     let carrier = Carrier::H1(OverH1 { connection, pool, unread, sending, keeps_alive });
     Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(idle_timeout)), address }))
@@ -104,6 +104,10 @@ impl UpstreamBody {
 
     /// Nobody wants this response. What is there of it already is thrown away; if that is all, its connection is kept.
     pub fn discard(mut self) {
+        // While the request is still being sent, reading on would take more of it from the client.
+        if !matches!(self.carrier, Carrier::H1(OverH1 { sending: None, .. })) {
+            return;
+        }
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..DISCARDED_FRAMES_MAX {
             if !matches!(self.poll_carrier(&mut context), Poll::Ready(Some(Ok(_)))) {
@@ -122,6 +126,15 @@ impl UpstreamBody {
         }
     }
 
+    /// It will never be whole.
+    fn cut(&mut self, source: Broken) -> ProxyError {
+        self.carrier = Carrier::Done;
+        match source {
+            Broken::Request => ProxyError::ClientCut { source },
+            source => ProxyError::ResponseCut { address: self.address, source },
+        }
+    }
+
     fn poll_carrier(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
         let polled = match &mut self.carrier {
             Carrier::H1(over) => over.poll_frame(cx),
@@ -137,18 +150,26 @@ impl UpstreamBody {
 
 impl OverH1 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Broken>>> {
-        // What is left of the request goes on being sent. A peer that takes no more of it may answer all the same.
-        if let Some(sending) = &mut self.sending {
-            match self.connection.poll_send(sending, cx) {
-                Poll::Ready(Ok(())) => self.sending = None,
-                Poll::Ready(Err(_)) => {
-                    self.sending = None;
-                    self.keeps_alive = false;
-                }
-                Poll::Pending => {}
-            }
+        match self.poll_aside(cx) {
+            Poll::Ready(broken) => Poll::Ready(Some(Err(broken))),
+            Poll::Pending => self.connection.poll_body(&mut self.unread, cx),
         }
-        self.connection.poll_body(&mut self.unread, cx)
+    }
+
+    /// What is left of the request goes on being sent. A peer that takes no more of it may answer all the same; a client that sends no
+    /// more of it ends the exchange.
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<Broken> {
+        let Some(sending) = &mut self.sending else { return Poll::Pending };
+        match self.connection.poll_send(sending, cx) {
+            Poll::Ready(Ok(())) => self.sending = None,
+            Poll::Ready(Err(_)) if sending.body.is_broken() => return Poll::Ready(Broken::Request),
+            Poll::Ready(Err(_)) => {
+                self.sending = None;
+                self.keeps_alive = false;
+            }
+            Poll::Pending => {}
+        }
+        Poll::Pending
     }
 }
 
@@ -161,16 +182,22 @@ impl Body for UpstreamBody {
                 self.idle.progressed();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(source))) => {
-                self.carrier = Carrier::Done;
-                Poll::Ready(Some(Err(ProxyError::ResponseCut { address: self.address, source })))
-            }
+            Poll::Ready(Some(Err(source))) => Poll::Ready(Some(Err(self.cut(source)))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => self.idle.poll_silent(cx).map(|after| {
                 self.carrier = Carrier::Done;
                 Some(Err(ProxyError::ResponseIdle { address: self.address, after }))
             }),
         }
+    }
+
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
+        let polled = match &mut self.carrier {
+            Carrier::H1(over) => over.poll_aside(cx),
+            Carrier::H2 { body, .. } => body.poll_aside(cx),
+            Carrier::Done => Poll::Pending,
+        };
+        polled.map(|source| self.cut(source))
     }
 
     fn is_end(&self) -> bool {

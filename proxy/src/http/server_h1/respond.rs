@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
 
-use super::{Expected, Shared};
+use super::{Expected, HALF_CLOSED_MAX, Shared};
 use crate::error::{Broken, ProxyError};
 use crate::h1::framing::Length;
 use crate::h1::outbox::{Batch, Outbox};
@@ -77,23 +77,37 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
     /// # Errors
     /// [`Broken`]: the client does not have all of it, and can tell.
     pub(super) async fn run(mut self, timer: &mut LazyTimer, idle_timeout: Duration) -> Result<(), Broken> {
-        let mut blocked: Option<(u64, Instant)> = None;
+        let mut waiting: Option<(u64, Instant)> = None;
         let ended = std::future::poll_fn(|cx| {
             let polled = self.poll(cx);
-            let connection = self.connection.borrow();
-            if polled.is_ready() || connection.outbox.is_empty() {
-                blocked = None;
+            if polled.is_ready() {
                 return polled;
             }
-            // The client takes nothing for now.
+            let mut connection = self.connection.borrow_mut();
+            let is_blocked = !connection.outbox.is_empty();
+            let is_half_closed = match connection.poll_watch(cx) {
+                Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
+                Poll::Ready(Ok(())) => true,
+                Poll::Pending => false,
+            };
+            let patience = match (is_blocked, is_half_closed) {
+                // The client takes nothing for now.
+                (true, _) => idle_timeout,
+                // It may have left, which shows when it is written to.
+                (false, true) => HALF_CLOSED_MAX,
+                (false, false) => {
+                    waiting = None;
+                    return Poll::Pending;
+                }
+            };
             let sent = connection.outbox.sent_bytes();
-            let since = match blocked {
+            let since = match waiting {
                 Some((before, since)) if before == sent => since,
                 _ => Instant::now(),
             };
-            blocked = Some((sent, since));
-            let too_slow = || Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() });
-            timer.poll_until(since + idle_timeout, cx).map(|()| too_slow())
+            waiting = Some((sent, since));
+            let gone = || Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() });
+            timer.poll_until(since + patience, cx).map(|()| gone())
         })
         .await;
         if ended.is_err() && self.length == Length::UntilClose {
@@ -105,8 +119,12 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         loop {
-            // What waits goes first: nobody reads more than the client takes.
-            ready!(self.connection.borrow_mut().poll_flush(cx))?;
+            // What waits goes first: nobody reads more than the client takes. What has to go on meanwhile goes on.
+            let flushed = self.connection.borrow_mut().poll_flush(cx);
+            if flushed.is_pending() && self.body.poll_aside(cx).is_ready() {
+                return Poll::Ready(Err(Broken::Ended));
+            }
+            ready!(flushed)?;
             match std::mem::replace(&mut self.state, State::Ending) {
                 State::Collecting => {}
                 State::Ending => return Poll::Ready(Ok(())),
