@@ -100,15 +100,17 @@ impl Chunked {
                     [] | [b'\r'] => return Ok(Step::More { skip }),
                     _ => return malformed("a chunk is longer than its size (RFC 9112 section 7.1)"),
                 },
-                State::Trailers => {
-                    let Some(length) = trailers_end(rest)? else {
+                State::Trailers => match trailers_end(rest)? {
+                    Some(length) if length <= limits.bytes_max => {
+                        self.state = State::Over;
+                        return Ok(Step::End { skip: skip + length, trailers: trailers(&rest[..length], limits)? });
+                    }
+                    None if rest.len() < limits.bytes_max => return Ok(Step::More { skip }),
+                    _ => {
                         let source = BadHead::TooLarge { bytes_max: limits.bytes_max };
-                        let fits = rest.len() < limits.bytes_max;
-                        return if fits { Ok(Step::More { skip }) } else { Err(BadChunk::Trailers { source }) };
-                    };
-                    self.state = State::Over;
-                    return Ok(Step::End { skip: skip + length, trailers: trailers(&rest[..length], limits)? });
-                }
+                        return Err(BadChunk::Trailers { source });
+                    }
+                },
                 State::Over => return Ok(Step::End { skip, trailers: None }),
             }
         }
@@ -128,24 +130,21 @@ impl Chunked {
     /// The length of a size line and the size; none while it is not whole.
     fn size_line(&mut self, input: &[u8]) -> Result<Option<(usize, u64)>, BadChunk> {
         let digits = input.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
-        if digits == 0 && !input.is_empty() {
-            return malformed("a chunk without a size (RFC 9112 section 7.1)");
+        // What is wrong is told as early as it can be.
+        match input.get(digits) {
+            Some(_) if digits == 0 => return malformed("a chunk without a size (RFC 9112 section 7.1)"),
+            None | Some(b';' | b' ' | b'\t' | b'\r' | b'\n') => {}
+            Some(_) => return malformed("a chunk's size is no number (RFC 9112 section 7.1)"),
         }
-        let Some(end) = memchr2(b'\r', b'\n', input) else {
-            // Wrong early, as far as that can be told.
-            return match input.get(digits) {
-                _ if input.len() > SIZE_LINE_BYTES_MAX => malformed("a chunk's size line is too long"),
-                None | Some(b';' | b' ' | b'\t') => Ok(None),
-                Some(_) => malformed("a chunk's size is no number (RFC 9112 section 7.1)"),
-            };
-        };
+        let end = memchr2(b'\r', b'\n', input);
+        if end.unwrap_or(input.len()) > SIZE_LINE_BYTES_MAX {
+            return malformed("a chunk's size line is too long");
+        }
+        let Some(end) = end else { return Ok(None) };
         match &input[end..] {
             [b'\r', b'\n', ..] => {}
             [b'\r'] => return Ok(None),
             _ => return malformed("a chunk's size line does not end in CRLF (RFC 9112 section 2.2)"),
-        }
-        if end > SIZE_LINE_BYTES_MAX {
-            return malformed("a chunk's size line is too long");
         }
         let (size, extensions) = input[..end].split_at(digits);
         self.extension_bytes += extensions.len();

@@ -296,7 +296,8 @@ fn field_line(line: &[u8], before_colon: Whitespace) -> Result<(&[u8], &[u8]), B
     };
     let (name, mut rest) = line.split_at(colon);
     if before_colon == Whitespace::TakenOut {
-        rest = rest.trim_ascii_start();
+        let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        rest = &rest[spaces..];
     }
     let value = match rest {
         [b':', value @ ..] if !name.is_empty() => trimmed(value),

@@ -93,6 +93,17 @@ fn what_it_does_not() {
 }
 
 #[test]
+fn what_is_wrong_is_told_before_the_line_ends() {
+    let long = format!("1;{}", "a".repeat(2000));
+    for bad in ["1x", "1x\r", "x", &long, &format!("{long}\r")] {
+        assert_ne!(read(bad.as_bytes(), 4096).unwrap_err(), "cut", "{bad:?}");
+    }
+    for fine in ["", "1", "1;", "1 ", "1\r", "1;a\r"] {
+        assert_eq!(read(fine.as_bytes(), 4096).unwrap_err(), "cut", "{fine:?}");
+    }
+}
+
+#[test]
 fn trailers_without_what_may_not_trail() {
     let (_, trailers, _) = read(b"0\r\nHost: a\r\nX-Sum: 1\r\ncontent-length: 5\r\n\r\n", 5).unwrap();
     assert_eq!(format!("{:?}", trailers.unwrap()), "[X-Sum: 1]");
@@ -109,5 +120,9 @@ fn nothing_of_it_grows_without_end() {
     assert!(refused(&many).contains("too many"));
     let trailers = [b"0\r\na: ".as_slice(), &[b'a'; 300]].concat();
     assert!(refused(&trailers).contains("larger"));
+    let whole = [trailers.as_slice(), b"\r\n\r\n"].concat();
+    for piece in [1, 512] {
+        assert!(read(&whole, piece).unwrap_err().contains("larger"), "by {piece}");
+    }
     assert!(refused(b"0\r\na: 1\r\na: 2\r\na: 3\r\na: 4\r\na: 5\r\n\r\n").contains("more than 4"));
 }

@@ -149,6 +149,7 @@ fn responses() {
         "HTTP/1.1 200 O\0K\r\n\r\n",
         "HTTP/1.1 200 OK\n\n",
         "HTTP/1.1 200 OK\r\na: b\r\n c\r\n\r\n",
+        "HTTP/1.1 200 OK\r\na\x0c: b\r\n\r\n",
         "ICY 200 OK\r\n\r\n",
         "x",
         "HTTP/1.1 2OO OK\r\n\r\n",
