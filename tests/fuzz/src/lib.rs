@@ -1,4 +1,9 @@
-//! What several targets need: a snapshot to ask about, and all that is made of what a provider saw.
+//! What several targets need: a snapshot to ask about, all that is made of what a provider saw, and HTTP/1.1 read in pieces, by us and
+//! by somebody else.
+
+pub mod cuts; // one input, however it arrives
+pub mod chunks; // a chunked body, as we read it
+pub mod peer; // HTTP/1.1, as hyper reads it
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
