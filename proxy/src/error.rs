@@ -2,7 +2,7 @@
 //! which status does the client get, which reason code is counted and logged, and may the request be sent again.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use thiserror::Error;
 use crate::balance::Unavailable;
 use crate::h1::chunked::BadChunk;
 use crate::h1::head::BadHead;
-use crate::h2::{Reset, ResetBy};
+use crate::h2::{self, ConnectionError, HeadError, Reset, ResetBy};
+use crate::identity::handshake::{HandshakeError, Why};
+use crate::listen::proxied::ProxiedError;
 use crate::resilience::breaker::Limit;
 
 /// What ended a message, or its connection, before it was whole.
@@ -101,6 +103,21 @@ pub enum ProxyError {
     HeaderTimeout,
     #[error("what the client sent is no HTTP")]
     BadMessage { source: BadHead },
+    #[error("what the client opened a stream with is no request")]
+    BadStream { source: HeadError },
+    #[error("the client's connection cannot be gone on with")]
+    BadConnection { source: ConnectionError },
+    /// The client may try again.
+    #[error("the client has as many streams under way as it may ({})", h2::Limit::Streams)]
+    TooManyStreams,
+    #[error("the listener has {max} connections, as many as it may")]
+    TooManyConnections { max: u32 },
+    #[error("{by} may not say whose connection it is: it is not in proxy_protocol.trusted")]
+    Untrusted { by: IpAddr },
+    #[error("the connection does not say whose it is")]
+    Unproxied { source: ProxiedError },
+    #[error("the TLS handshake failed ({})", source.why.as_str())]
+    Handshake { source: HandshakeError },
     #[error("{problem}")]
     BadRequest { problem: &'static str },
     #[error("{problem}")]
@@ -147,6 +164,12 @@ impl ProxyError {
             | Self::ClientIdle { .. }
             | Self::HeaderTimeout
             | Self::BadMessage { .. }
+            | Self::BadStream { .. }
+            | Self::BadConnection { .. }
+            | Self::TooManyStreams
+            | Self::Untrusted { .. }
+            | Self::Unproxied { .. }
+            | Self::Handshake { .. }
             | Self::BadRequest { .. } => Fault::Client,
             Self::UnknownCluster { .. }
             | Self::NoRouteTable { .. }
@@ -154,6 +177,7 @@ impl ProxyError {
             | Self::NoHealthyUpstream { .. }
             | Self::NoSharedNetwork { .. }
             | Self::Overflow { .. }
+            | Self::TooManyConnections { .. }
             | Self::Draining => Fault::Mesh,
             Self::Connect { .. }
             | Self::ConnectTimeout { .. }
@@ -184,8 +208,18 @@ impl ProxyError {
                 BadHead::Version { .. } => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
                 BadHead::Coding => StatusCode::NOT_IMPLEMENTED,
             },
-            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::ClientCut { .. } | Self::ClientGone | Self::BadRequest { .. } => StatusCode::BAD_REQUEST,
+            Self::HeadTooLarge { .. }
+            | Self::BadStream { source: HeadError::TooLarge { .. } | HeadError::TooManyFields { .. } } => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
+            Self::ClientCut { .. }
+            | Self::ClientGone
+            | Self::BadRequest { .. }
+            | Self::BadStream { source: HeadError::Malformed(_) }
+            | Self::BadConnection { .. }
+            | Self::Untrusted { .. }
+            | Self::Unproxied { .. }
+            | Self::Handshake { .. } => StatusCode::BAD_REQUEST,
             Self::ClientIdle { .. } | Self::HeaderTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::UnknownCluster { .. }
             | Self::NoRouteTable { .. }
@@ -193,6 +227,8 @@ impl ProxyError {
             | Self::NoHealthyUpstream { .. }
             | Self::NoSharedNetwork { .. }
             | Self::Overflow { .. }
+            | Self::TooManyStreams
+            | Self::TooManyConnections { .. }
             | Self::Draining
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
@@ -228,10 +264,27 @@ impl ProxyError {
             Self::StreamRefused { .. } | Self::StreamReset { .. } => Reason::UpstreamRemoteReset,
             Self::Protocol { .. } | Self::BadResponse { .. } | Self::Upgrade { .. } => Reason::UpstreamProtocolError,
             Self::RetriesExhausted { .. } => Reason::UpstreamRetryLimitExceeded,
+            Self::ClientCut { source } if source.is_malformed() => Reason::DownstreamProtocolError,
             Self::ClientCut { .. } | Self::ClientGone => Reason::DownstreamConnectionTermination,
-            Self::BadMessage { .. } | Self::BadRequest { .. } | Self::HeadTooLarge { .. } => {
-                Reason::DownstreamProtocolError
+            Self::Handshake { source } if source.why == Why::Closed => Reason::DownstreamConnectionTermination,
+            Self::Handshake { source } if source.why == Why::NoConfig => Reason::NoRoute,
+            Self::Handshake { source } if source.why == Why::Timeout => Reason::StreamIdleTimeout,
+            Self::Unproxied { source: ProxiedError::Timeout(_) } => Reason::StreamIdleTimeout,
+            Self::Unproxied { source: ProxiedError::Broken(_) } => Reason::DownstreamConnectionTermination,
+            Self::BadConnection { source: ConnectionError::Silent | ConnectionError::SlowHead } => {
+                Reason::StreamIdleTimeout
             }
+            Self::BadConnection { source: ConnectionError::Flood { .. } }
+            | Self::TooManyStreams
+            | Self::TooManyConnections { .. } => Reason::OverloadManager,
+            Self::BadMessage { .. }
+            | Self::BadRequest { .. }
+            | Self::HeadTooLarge { .. }
+            | Self::BadStream { .. }
+            | Self::BadConnection { .. }
+            | Self::Untrusted { .. }
+            | Self::Unproxied { .. }
+            | Self::Handshake { .. } => Reason::DownstreamProtocolError,
             Self::ClientIdle { .. } | Self::HeaderTimeout | Self::ResponseIdle { .. } => Reason::StreamIdleTimeout,
             Self::Draining => Reason::DrainTimeout,
         }
@@ -277,6 +330,13 @@ impl ProxyError {
             | Self::ClientIdle { .. }
             | Self::HeaderTimeout
             | Self::BadMessage { .. }
+            | Self::BadStream { .. }
+            | Self::BadConnection { .. }
+            | Self::TooManyStreams
+            | Self::TooManyConnections { .. }
+            | Self::Untrusted { .. }
+            | Self::Unproxied { .. }
+            | Self::Handshake { .. }
             | Self::BadRequest { .. }
             | Self::BadResponse { .. }
             | Self::Upgrade { .. }

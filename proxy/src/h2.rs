@@ -28,11 +28,12 @@ pub mod exchange; // shell: messages, as bodies are read and written
 #[cfg(test)]
 mod tests;
 
-pub use connection::{Connection, Event};
+pub use connection::{Connection, Event, Refused};
 pub use drive::{Driver, Ended};
 pub use error::{ConnectionError, Reset, ResetBy, SendError};
 pub use exchange::{Exchange, Sending, StreamBody};
 pub use frame::Code;
+pub use head::HeadError;
 pub use limits::{Limit, Limits};
 pub use link::{Link, Stream};
 pub use settings::Settings;

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 use crate::detect::peek::peek;
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
-use crate::h2::ConnectionError;
+use crate::h2::{ConnectionError, Refused};
 use crate::http::asked::Asked;
 use crate::http::client::Client;
 use crate::http::server_h1::{self, serve_h1};
@@ -33,9 +33,9 @@ use crate::listen::proxied;
 use crate::listen::proxy_protocol::Said;
 use crate::listen::spread::Place;
 use crate::listen::stream::ClientStream;
-use crate::metrics::ConnectionEnd;
+use crate::metrics::{ConnectionEnd, Spoken};
 use crate::outbound::way::{self, Toward, Way};
-use crate::outbound::{self, Worker, raw};
+use crate::outbound::{self, Told, Worker, raw};
 use crate::route::dialled::{CallerView, Destination};
 use crate::upstream::connect::Origin;
 
@@ -207,6 +207,7 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut a
         if accepted.admission.tells_refusal(std::time::Instant::now()) {
             tracing::warn!(listener = %arrival.name, max_connections = max, "connections are refused: the listener is full");
         }
+        refuse(worker, &arrival, &accepted, &ProxyError::TooManyConnections { max });
         return ConnectionEnd::TooMany;
     };
 
@@ -214,9 +215,13 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut a
     let proxied = arrival.listener.as_ref().and_then(|listener| listener.proxy_protocol.as_ref());
     if let Some(proxied) = proxied {
         match said(&mut accepted, proxied, arrival.limits.handshake_timeout).await {
-            Some(Said::Client { source, destination }) => (accepted.peer, arrival.dialled) = (source, destination),
-            Some(Said::Itself) => {}
-            None => return ConnectionEnd::ProxyProtocol,
+            Ok(Said::Client { source, destination }) => (accepted.peer, arrival.dialled) = (source, destination),
+            Ok(Said::Itself) => {}
+            Err(error) => {
+                tracing::info!(peer = %accepted.peer, error = %chain(&error), "a connection is refused");
+                refuse(worker, &arrival, &accepted, &error);
+                return ConnectionEnd::ProxyProtocol;
+            }
         }
     }
     let client = arrival.client(&accepted);
@@ -226,8 +231,12 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut a
     // read is put back.
     let (detected, stream) = match arrival.tls() {
         Some(wanted) => match shake_hands(worker, tls, wanted, &arrival, stream, peer).await {
-            Some(stream) => (agreed(arrival.protocol, &stream), ClientStream::tls(stream)),
-            None => return ConnectionEnd::TlsFailed,
+            Ok(stream) => (agreed(arrival.protocol, &stream), ClientStream::tls(stream)),
+            Err(source) => {
+                let error = ProxyError::Handshake { source };
+                outbound::unheard(worker, &client, &arrival.way, Spoken::Tcp, Told::Nothing, &error);
+                return ConnectionEnd::TlsFailed;
+            }
         },
         None => match protocol(worker, &arrival, stream).await {
             Ok(found) => found,
@@ -253,20 +262,18 @@ fn agreed(protocol: ListenProtocol, stream: &TlsStream<TcpStream>) -> Detected {
     }
 }
 
-/// What somebody in between says of a connection; none when it must be dropped.
-async fn said(accepted: &mut Accepted, proxied: &ProxyProtocol, timeout: Duration) -> Option<Said> {
+/// Counts a connection that is closed before anything is read of it that could be answered.
+fn refuse(worker: &Rc<Worker>, arrival: &Arrival, accepted: &Accepted, error: &ProxyError) {
+    outbound::unheard(worker, &arrival.client(accepted), &arrival.way, Spoken::Tcp, Told::Nothing, error);
+}
+
+/// What somebody in between says of a connection.
+async fn said(accepted: &mut Accepted, proxied: &ProxyProtocol, timeout: Duration) -> Result<Said, ProxyError> {
     let by = accepted.peer.ip().to_canonical();
     if !proxied.trusted.iter().any(|network| network.contains(&by)) {
-        tracing::info!(peer = %accepted.peer, "a connection is refused: its sender is not in proxy_protocol.trusted");
-        return None;
+        return Err(ProxyError::Untrusted { by });
     }
-    match proxied::read(&mut accepted.stream, timeout).await {
-        Ok(said) => Some(said),
-        Err(error) => {
-            tracing::info!(peer = %accepted.peer, error = %chain(&error), "a connection is refused: it does not say whose it is");
-            None
-        }
-    }
+    proxied::read(&mut accepted.stream, timeout).await.map_err(|source| ProxyError::Unproxied { source })
 }
 
 async fn shake_hands(
@@ -276,7 +283,7 @@ async fn shake_hands(
     arrival: &Arrival,
     stream: TcpStream,
     peer: SocketAddr,
-) -> Option<TlsStream<TcpStream>> {
+) -> Result<TlsStream<TcpStream>, HandshakeError> {
     let configs = shared.load();
     let found = configs.iter().find(|(one, _)| one.is_by(arrival.protocol, wanted));
     let config: Option<Arc<ServerConfig>> = found.map(|(_, config)| Arc::clone(config));
@@ -286,18 +293,15 @@ async fn shake_hands(
         Some(config) => Box::pin(handshake::accept(stream, config, arrival.limits.handshake_timeout)).await,
         None => Err(HandshakeError::no_config()),
     };
-    match shaken {
-        Ok(stream) => {
-            worker.metrics.tls_handshakes.increase();
-            Some(stream)
-        }
+    match &shaken {
+        Ok(_) => worker.metrics.tls_handshakes.increase(),
         Err(error) => {
             worker.metrics.handshake_failed(error.why);
             let (listener, server_name) = (&arrival.name, error.server_name.as_deref().unwrap_or("-"));
             tracing::info!(%peer, %listener, server_name, why = error.why.as_str(), %error, "a TLS handshake failed");
-            None
         }
     }
+    shaken
 }
 
 /// What the client speaks. On a listener for HTTP only h2 is told from HTTP/1.1, and all the time for a head is given.
@@ -342,7 +346,16 @@ async fn http(
         move |asked: Asked| outbound::answer(Rc::clone(&worker), Rc::clone(&client), Rc::clone(&way), asked)
     };
     if http2 {
-        let refused = |limit| worker.metrics.h2_limit_reached(limit);
+        let refused = |refused: Refused| {
+            if let Some(limit) = refused.limit() {
+                worker.metrics.h2_limit_reached(limit);
+            }
+            let (told, error) = match refused {
+                Refused::Head(source) => (Told::Status, ProxyError::BadStream { source }),
+                Refused::Full => (Told::Nothing, ProxyError::TooManyStreams),
+            };
+            outbound::unheard(worker, &client, &way, Spoken::Http2, told, &error);
+        };
         return match serve_h2(stream, Rc::clone(&client), drain, answer, refused).await {
             server_h2::Served::Closed => ConnectionEnd::Closed,
             server_h2::Served::Idle => ConnectionEnd::Idle,
@@ -351,14 +364,20 @@ async fn http(
                 tracing::debug!(peer = %client.peer, error = %chain(&error), "a connection broke off");
                 ConnectionEnd::Closed
             }
-            server_h2::Served::Failed(error) => {
-                tracing::debug!(peer = %client.peer, error = %chain(&error), "an h2 connection was given up");
-                match error {
-                    ConnectionError::Flood { limit } => worker.metrics.h2_limit_reached(limit),
-                    ConnectionError::SlowHead => return ConnectionEnd::HeaderTimeout,
-                    ConnectionError::Protocol { .. } | ConnectionError::Hpack { .. } | ConnectionError::Silent => {}
+            server_h2::Served::Failed(source) => {
+                if let ConnectionError::Flood { limit } = source {
+                    worker.metrics.h2_limit_reached(limit);
                 }
-                ConnectionEnd::Closed
+                let error = ProxyError::BadConnection { source };
+                tracing::debug!(peer = %client.peer, error = %chain(&error), "an h2 connection was given up");
+                outbound::unheard(worker, &client, &way, Spoken::Http2, Told::Nothing, &error);
+                match source {
+                    ConnectionError::SlowHead => ConnectionEnd::HeaderTimeout,
+                    ConnectionError::Silent => ConnectionEnd::Closed,
+                    ConnectionError::Flood { .. }
+                    | ConnectionError::Protocol { .. }
+                    | ConnectionError::Hpack { .. } => ConnectionEnd::BadRequest,
+                }
             }
         };
     }
@@ -372,7 +391,7 @@ async fn http(
         }
         server_h1::Served::Refused(error) => {
             tracing::debug!(peer = %client.peer, error = %chain(&error), "a request was refused before it was one");
-            outbound::unheard(worker, &client, &way, &error);
+            outbound::unheard(worker, &client, &way, Spoken::Http1, Told::Status, &error);
             if matches!(error, ProxyError::HeaderTimeout) {
                 ConnectionEnd::HeaderTimeout
             } else {

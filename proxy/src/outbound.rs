@@ -310,10 +310,32 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
     Answer::Response(head, AnswerBody::upstream(body, is_bodiless, deadline, record))
 }
 
-/// Counts and logs what never became a request.
-pub fn unheard(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, error: &ProxyError) {
-    client.begin_request();
-    Record::begin(worker, client, way, Spoken::Http1, Instant::now()).refused(error);
+/// Counts and logs what never became a request. A client that was told nothing of it got no status either.
+pub fn unheard(
+    worker: &Rc<Worker>,
+    client: &Rc<Client>,
+    way: &Rc<Way>,
+    spoken: Spoken,
+    told: Told,
+    error: &ProxyError,
+) {
+    if spoken != Spoken::Tcp {
+        client.begin_request();
+    }
+    let mut record = Record::begin(worker, client, way, spoken, Instant::now());
+    match told {
+        Told::Status => record.refused(error),
+        Told::Nothing => record.cut(error),
+    }
+}
+
+/// What a client was told that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// A response.
+    Status,
+    /// That its stream or its connection is over.
+    Nothing,
 }
 
 /// A refusal of our own.

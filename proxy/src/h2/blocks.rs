@@ -5,17 +5,16 @@
 
 use std::time::Instant;
 
-use http::{Method, StatusCode, Version};
+use http::{Method, StatusCode};
 
-use super::connection::{Connection, Event, Going, Role};
+use super::connection::{Connection, Event, Going, Refused, Role};
 use super::error::{ConnectionError, Reset, ResetBy};
-use super::frame::{Code, FrameHeader, STREAM_ID_MAX, flag, kind, number};
+use super::frame::{Code, FRAME_BYTES_MAX, FrameHeader, STREAM_ID_MAX, flag, kind, number};
 use super::head::{Assembly, HeadError, Part};
 use super::limits::Limit;
 use super::receive::broken;
 use super::streams::{StreamKey, Unread};
-use crate::message::ResponseHead;
-use crate::message::fields::Fields;
+use crate::message::name::Name;
 
 /// Room for the text of a head that is larger than the last one.
 const TEXT_SPARE_BYTES: usize = 128;
@@ -119,7 +118,7 @@ impl Connection {
         self.counts.stream_opened();
         if opening.depends_on_itself {
             self.skip(block)?;
-            return self.stream_error(id, Code::PROTOCOL_ERROR, "a stream that depends on itself");
+            return self.refuse_head(opening, HeadError::Malformed("a stream that depends on itself"));
         }
         // Streams that are over, and whose work is not, may take as much room again.
         let is_full = self.streams.active >= self.limits.streams_max
@@ -136,11 +135,10 @@ impl Connection {
         let read = self.assemble(Part::Request, block)?.request(self.settings.extended_connect);
         let (head, length) = match read {
             Ok(read) => read,
-            Err(HeadError::Malformed(what)) => return self.stream_error(id, Code::PROTOCOL_ERROR, what),
-            Err(HeadError::TooLarge) => return self.answer_too_large(opening),
+            Err(error) => return self.refuse_head(opening, error),
         };
         if opening.ends && length.unwrap_or(0) > 0 {
-            return self.stream_error(id, Code::PROTOCOL_ERROR, "a Content-Length without DATA");
+            return self.refuse_head(opening, HeadError::Malformed("a Content-Length without DATA"));
         }
         self.head_text_bytes = head.fields.text_bytes();
         // What a tunnel carries has no length of its own.
@@ -173,23 +171,39 @@ impl Connection {
         self.output.answer(kind::RST_STREAM, 0, id, &Code::REFUSED_STREAM.0.to_be_bytes());
         self.remember_reset(id);
         if is_full {
-            self.events.push_back(Event::Refused { limit: Limit::Streams });
+            self.events.push_back(Event::Refused(Refused::Full));
         }
         self.count(Limit::Ignored)
     }
 
-    /// 431 (RFC 6585 section 5), and no word more on that stream.
-    fn answer_too_large(&mut self, opening: Opening) -> Handled {
+    /// The client is told what is wrong with its request, and no word more on that stream.
+    fn refuse_head(&mut self, opening: Opening, error: HeadError) -> Handled {
         let id = opening.stream;
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        let head = ResponseHead::new(status, Version::HTTP_2, Fields::default());
-        self.write_response(id, &head, true);
-        if !opening.ends {
-            self.output.answer(kind::RST_STREAM, 0, id, &Code::NO_ERROR.0.to_be_bytes());
+        self.answer_refused(id, i64::from(self.peer.stream_window_bytes), &error);
+        let code = match error {
+            HeadError::Malformed(_) => Some(Code::PROTOCOL_ERROR),
+            HeadError::TooLarge { .. } | HeadError::TooManyFields { .. } => (!opening.ends).then_some(Code::NO_ERROR),
+        };
+        if let Some(code) = code {
+            self.output.answer(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
             self.remember_reset(id);
         }
-        self.events.push_back(Event::Refused { limit: Limit::HeadBytes });
+        self.events.push_back(Event::Refused(Refused::Head(error)));
         self.count(Limit::Resets)
+    }
+
+    /// All of an answer at once, with its text if there is `window` for that: nobody waits for a client that is refused.
+    pub(super) fn answer_refused(&mut self, id: u32, window: i64, error: &HeadError) {
+        let (mut head, text) = (self.settings.refusal)(error);
+        let fits = !text.is_empty() && text.len() as i64 <= window.min(self.send_window).min(FRAME_BYTES_MAX as i64);
+        if !fits {
+            head.fields.remove(Name::ContentLength);
+        }
+        self.write_response(id, &head, !fits);
+        if fits {
+            self.send_window -= text.len() as i64;
+            self.output.answer(kind::DATA, flag::END_STREAM, id, &text);
+        }
     }
 
     /// A block on a stream that is there: a response, or trailers.
@@ -229,7 +243,9 @@ impl Connection {
             Ok(_) if stream.length_left.is_some_and(|left| left > 0) => Err("less DATA than Content-Length says"),
             Ok(fields) => Ok(fields),
             Err(HeadError::Malformed(what)) => Err(what),
-            Err(HeadError::TooLarge) => Err("trailers larger than a head may be"),
+            Err(HeadError::TooLarge { .. } | HeadError::TooManyFields { .. }) => {
+                Err("trailers larger than a head may be")
+            }
         };
         match fields {
             Ok(fields) => {
@@ -250,7 +266,7 @@ impl Connection {
         let (head, length) = match read {
             Ok(read) => read,
             Err(HeadError::Malformed(what)) => return self.stream_error(key.id, Code::PROTOCOL_ERROR, what),
-            Err(HeadError::TooLarge) => {
+            Err(HeadError::TooLarge { .. } | HeadError::TooManyFields { .. }) => {
                 return self.stream_error(key.id, Code::PROTOCOL_ERROR, "a head larger than it may be");
             }
         };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{ConnectionError, Reset, ResetBy};
 use super::frame::{Code, STREAM_ID_MAX, WINDOW_BYTES_DEFAULT, kind};
+use super::head::HeadError;
 use super::hpack::decoder::Decoder;
 use super::hpack::encoder::Encoder;
 use super::limits::{Counts, Limit, Limits};
@@ -47,8 +48,30 @@ pub enum Event {
     Settings,
     /// The peer opens, or takes, no more streams.
     GoAway { code: Code },
-    /// A request was refused because of a limit, with an answer if there is one.
-    Refused { limit: Limit },
+    /// Servers only: what a client opened a stream for is no request of anybody.
+    Refused(Refused),
+}
+
+/// Why a client's stream was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is no request. The client was answered.
+    Head(HeadError),
+    /// There were as many streams as there may be. The client may try again (RFC 9113 section 8.7).
+    Full,
+}
+
+impl Refused {
+    /// The limit that was reached, if that is why.
+    #[must_use]
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Self::Head(HeadError::Malformed(_)) => None,
+            Self::Head(HeadError::TooLarge { .. }) => Some(Limit::HeadBytes),
+            Self::Head(HeadError::TooManyFields { .. }) => Some(Limit::HeadFields),
+            Self::Full => Some(Limit::Streams),
+        }
+    }
 }
 
 /// How far we are in leaving (RFC 9113 section 6.8).
@@ -244,19 +267,17 @@ impl Connection {
             return self.go(0);
         }
         self.going = Going::Told { at: now };
-        self.goaway(STREAM_ID_MAX, Code::NO_ERROR);
+        self.goaway(STREAM_ID_MAX, Code::NO_ERROR, "");
         self.output.frame(kind::PING, 0, 0, &GOING_PING);
     }
 
     fn go(&mut self, last: u32) {
         self.going = Going::Last(last);
-        self.goaway(last, Code::NO_ERROR);
+        self.goaway(last, Code::NO_ERROR, "");
     }
 
-    fn goaway(&mut self, last: u32, code: Code) {
-        let mut payload = [0; 8];
-        payload[..4].copy_from_slice(&last.to_be_bytes());
-        payload[4..].copy_from_slice(&code.0.to_be_bytes());
+    fn goaway(&mut self, last: u32, code: Code, words: &str) {
+        let payload = [&last.to_be_bytes(), &code.0.to_be_bytes(), words.as_bytes()].concat();
         self.output.frame(kind::GOAWAY, 0, 0, &payload);
     }
 
@@ -382,15 +403,22 @@ impl Connection {
             return;
         }
         self.failed = Some(error);
-        self.goaway(self.peer_last, error.code());
+        // In words: whoever looks at the other end need not ask us (RFC 9113 section 6.8).
+        self.goaway(self.peer_last, error.code(), &error.to_string());
         let keys: Vec<StreamKey> = self.streams.keys().collect();
         for key in keys {
             self.mark_reset(key, Reset { code: error.code(), by: ResetBy::Connection, seen: true });
         }
     }
 
-    /// A stream ends because of what the peer sent on it.
+    /// A stream ends because of what the peer sent on it. A client that was answered nothing yet is told why.
     pub(super) fn stream_error(&mut self, id: u32, code: Code, what: &'static str) -> Result<(), ConnectionError> {
+        let unanswered = self.streams.find(id).and_then(|key| self.streams.get(key)).filter(|stream| {
+            code == Code::PROTOCOL_ERROR && self.role == Role::Server && !stream.sent_head && stream.reset.is_none()
+        });
+        if let Some(window) = unanswered.map(|stream| stream.send_window) {
+            self.answer_refused(id, window, &HeadError::Malformed(what));
+        }
         self.output.answer(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
         match self.streams.find(id) {
             Some(key) => self.mark_reset(key, Reset { code, by: ResetBy::Rules { what }, seen: true }),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::connection::Refused;
 use super::error::ConnectionError;
-use super::limits::Limit;
 use super::link::{Link, Stream, Told};
 use crate::message::RequestHead;
 
@@ -48,7 +48,7 @@ pub trait Serve {
     fn request(&mut self, stream: Stream, head: RequestHead);
 
     /// A request was not taken.
-    fn refused(&mut self, _limit: Limit) {}
+    fn refused(&mut self, _refused: Refused) {}
 }
 
 /// For clients, whose peers ask nothing.
@@ -154,7 +154,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Driver<I> {
         while let Some(told) = self.link.next_told() {
             match told {
                 Told::Request(stream, head) => serve.request(stream, head),
-                Told::Refused(limit) => serve.refused(limit),
+                Told::Refused(refused) => serve.refused(refused),
             }
         }
     }

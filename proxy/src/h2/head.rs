@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use http::{Method, StatusCode, Version};
+use thiserror::Error;
 
 use super::hpack::table::{ENTRY_OVERHEAD_BYTES, Line, Meaning};
 use super::limits::Limits;
@@ -22,11 +23,15 @@ pub enum Part {
 }
 
 /// Why there is no head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum HeadError {
     /// RFC 9113 section 8.1.1.
+    #[error("{0} (RFC 9113 section 8.1.1)")]
     Malformed(&'static str),
-    TooLarge,
+    #[error("the head is larger than {bytes_max} bytes")]
+    TooLarge { bytes_max: usize },
+    #[error("the head has more than {fields_max} fields")]
+    TooManyFields { fields_max: u32 },
 }
 
 /// A head that is being read.
@@ -34,7 +39,8 @@ pub enum HeadError {
 pub struct Assembly {
     part: Part,
     bytes_max: usize,
-    fields_left: u32,
+    fields_max: u32,
+    fields_count: u32,
     /// As RFC 9113 section 6.5.2 counts.
     bytes: usize,
     fields: Fields,
@@ -55,7 +61,8 @@ impl Assembly {
         Self {
             part,
             bytes_max: limits.head_bytes_max,
-            fields_left: limits.head_fields_max,
+            fields_max: limits.head_fields_max,
+            fields_count: 0,
             bytes: 0,
             fields: Fields::with_capacity(text_bytes, text_bytes / 32 + 4),
             target: Target::default(),
@@ -71,13 +78,9 @@ impl Assembly {
     /// One more line. Behind the first flaw, and past the limit, lines are only counted.
     pub fn line(&mut self, line: Line<'_>) {
         self.bytes += line.name.len() + line.value.len() + ENTRY_OVERHEAD_BYTES;
-        if self.flaw.is_some() || self.bytes > self.bytes_max {
+        self.fields_count += u32::from(matches!(line.meaning, Meaning::Field(_)));
+        if self.flaw.is_some() || self.bytes > self.bytes_max || self.fields_count > self.fields_max {
             return;
-        }
-        match self.fields_left.checked_sub(u32::from(matches!(line.meaning, Meaning::Field(_)))) {
-            Some(left) => self.fields_left = left,
-            // As if it had too many bytes.
-            None => return self.bytes = usize::MAX / 2,
         }
         self.flaw = match line.meaning {
             _ if !line.sound => Some("a character that may not stand in a field"),
@@ -139,7 +142,10 @@ impl Assembly {
     fn check(&self) -> Result<(), HeadError> {
         match self.flaw {
             Some(flaw) => Err(HeadError::Malformed(flaw)),
-            None if self.bytes > self.bytes_max => Err(HeadError::TooLarge),
+            None if self.bytes > self.bytes_max => Err(HeadError::TooLarge { bytes_max: self.bytes_max }),
+            None if self.fields_count > self.fields_max => {
+                Err(HeadError::TooManyFields { fields_max: self.fields_max })
+            }
             None => Ok(()),
         }
     }

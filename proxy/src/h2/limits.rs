@@ -68,6 +68,7 @@ impl Default for Limits {
 pub enum Limit {
     Streams,
     HeadBytes,
+    HeadFields,
     HeaderBlockBytes,
     Continuations,
     Resets,
@@ -82,9 +83,10 @@ pub enum Limit {
 }
 
 impl Limit {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Streams,
         Self::HeadBytes,
+        Self::HeadFields,
         Self::HeaderBlockBytes,
         Self::Continuations,
         Self::Resets,
@@ -104,6 +106,7 @@ impl Limit {
         match self {
             Self::Streams => "streams_max",
             Self::HeadBytes => "head_bytes_max",
+            Self::HeadFields => "head_fields_max",
             Self::HeaderBlockBytes => "header_block_bytes_max",
             Self::Continuations => "continuations_max",
             Self::Resets => "resets_max",
@@ -177,6 +180,7 @@ impl Counts {
             // Counted where they occur, not over time.
             Limit::Streams
             | Limit::HeadBytes
+            | Limit::HeadFields
             | Limit::HeaderBlockBytes
             | Limit::Continuations
             | Limit::Interims

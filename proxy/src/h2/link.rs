@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::connection::{Connection, Event};
+use super::connection::{Connection, Event, Refused};
 use super::error::{Reset, SendError};
 use super::frame::Code;
-use super::limits::Limit;
 use super::streams::{Received, StreamKey};
 use crate::message::fields::Fields;
 use crate::message::{RequestHead, ResponseHead};
@@ -37,7 +36,7 @@ struct Wakers {
 #[derive(Debug)]
 pub(super) enum Told {
     Request(Stream, RequestHead),
-    Refused(Limit),
+    Refused(Refused),
 }
 
 impl Link {
@@ -90,7 +89,7 @@ impl Link {
                     let stream = Stream { link: Rc::clone(self), key: stream };
                     return Some(Told::Request(stream, head));
                 }
-                Event::Refused { limit } => return Some(Told::Refused(limit)),
+                Event::Refused(refused) => return Some(Told::Refused(refused)),
                 Event::Readable(key) => self.wake(key, |wakers| &mut wakers.reader),
                 Event::Writable(key) => self.wake(key, |wakers| &mut wakers.writer),
                 Event::Settings | Event::GoAway { .. } => {}

@@ -3,8 +3,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{StatusCode, Version};
+
 use super::error::ConnectionError;
 use super::frame::{Code, FRAME_BYTES_MAX, WINDOW_BYTES_DEFAULT, WINDOW_BYTES_MAX};
+use super::head::HeadError;
+use crate::message::ResponseHead;
+use crate::message::fields::Fields;
 
 const HEADER_TABLE_SIZE: u16 = 0x1;
 const ENABLE_PUSH: u16 = 0x2;
@@ -41,6 +47,8 @@ pub struct Settings {
     pub keepalive_timeout: Duration,
     /// From the first byte of a head, or of any frame but DATA, to its last.
     pub head_timeout: Duration,
+    /// What a client is answered whose request is none. Servers only.
+    pub refusal: fn(&HeadError) -> (ResponseHead, Bytes),
 }
 
 impl Default for Settings {
@@ -53,8 +61,18 @@ impl Default for Settings {
             keepalive_interval: Some(Duration::from_secs(60)),
             keepalive_timeout: Duration::from_secs(20),
             head_timeout: Duration::from_secs(10),
+            refusal: status_alone,
         }
     }
+}
+
+fn status_alone(error: &HeadError) -> (ResponseHead, Bytes) {
+    let status = match error {
+        HeadError::Malformed(_) => StatusCode::BAD_REQUEST,
+        // RFC 6585 section 5.
+        HeadError::TooLarge { .. } | HeadError::TooManyFields { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+    };
+    (ResponseHead::new(status, Version::HTTP_2, Fields::default()), Bytes::new())
 }
 
 /// What a SETTINGS frame of ours says.

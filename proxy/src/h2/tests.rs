@@ -117,7 +117,7 @@ struct Tested {
     app: App,
     open: Vec<StreamKey>,
     requests: Vec<RequestHead>,
-    refused: Vec<Limit>,
+    refused: Vec<Refused>,
     now: Instant,
 }
 
@@ -152,7 +152,7 @@ impl Tested {
                     self.open.push(stream);
                     self.requests.push(head);
                 }
-                Event::Refused { limit } => self.refused.push(limit),
+                Event::Refused(refused) => self.refused.push(refused),
                 _ => {}
             }
         }

@@ -11,11 +11,12 @@ use mesh_core::task::drain::Drain;
 
 use super::asked::{Answer, Asked};
 use super::client::Client;
+use super::refuse;
 use super::timer::LazyTimer;
 use crate::error::ProxyError;
 use crate::h2::drive::{Driver, Ended, Serve};
 use crate::h2::head::join_cookies;
-use crate::h2::{Code, Connection, ConnectionError, Limit, Limits, Link, Sending, Settings, Stream, StreamBody};
+use crate::h2::{Code, Connection, ConnectionError, Limits, Link, Refused, Sending, Settings, Stream, StreamBody};
 use crate::listen::stream::ClientStream;
 use crate::message::body::{Body, ClientBody, Interim};
 use crate::message::{RequestHead, ResponseHead};
@@ -35,14 +36,14 @@ pub enum Served {
     Failed(ConnectionError),
 }
 
-/// Serves h2 until the connection ends. `answer` answers each request; nothing is switched to in h2. `refused` hears of requests that
-/// were not taken.
+/// Serves h2 until the connection ends. `answer` answers each request; nothing is switched to in h2. `refused` hears of streams that
+/// were not taken; a client whose request was none has been answered.
 pub async fn serve_h2<B, S, F>(
     stream: ClientStream,
     client: Rc<Client>,
     drain: Drain,
     answer: impl Fn(Asked) -> F + Clone + 'static,
-    refused: impl FnMut(Limit),
+    refused: impl FnMut(Refused),
 ) -> Served
 where
     B: Body<Error = ProxyError> + Unpin + 'static,
@@ -55,8 +56,12 @@ where
         ..Limits::default()
     };
     // Tunnels for other protocols are opened by whoever routes requests, which knows none yet.
-    let settings =
-        Settings { extended_connect: false, head_timeout: client.limits.header_timeout, ..Settings::default() };
+    let settings = Settings {
+        extended_connect: false,
+        head_timeout: client.limits.header_timeout,
+        refusal: |error| refuse::response(&ProxyError::BadStream { source: *error }, false),
+        ..Settings::default()
+    };
     let link = Link::new(Connection::server(&settings, &limits, Instant::now()));
     let mut driver = Driver::new(stream, Rc::clone(&link));
     let mut requests = Requests { answer, refused, idle_timeout: client.limits.body_idle_timeout };
@@ -105,14 +110,14 @@ where
     S: 'static,
     F: Future<Output = Answer<B, S>> + 'static,
     A: Fn(Asked) -> F + Clone + 'static,
-    R: FnMut(Limit),
+    R: FnMut(Refused),
 {
     fn request(&mut self, stream: Stream, head: RequestHead) {
         tokio::task::spawn_local(respond(stream, head, self.answer.clone(), self.idle_timeout));
     }
 
-    fn refused(&mut self, limit: Limit) {
-        (self.refused)(limit);
+    fn refused(&mut self, refused: Refused) {
+        (self.refused)(refused);
     }
 }
 

@@ -15,7 +15,7 @@ use super::record::Record;
 use super::relay::relay;
 use super::retry::pick;
 use super::way::{Toward, Way};
-use super::{Worker, acquire};
+use super::{Told, Worker, acquire, unheard};
 use crate::error::{ProxyError, chain};
 use crate::http::client::Client;
 use crate::listen::stream::ClientStream;
@@ -36,14 +36,14 @@ pub async fn carry(worker: Rc<Worker>, client: Rc<Client>, way: Rc<Way>, stream:
     let mut record = Record::begin(&worker, &client, &way, Spoken::Tcp, Instant::now());
     if let Err(error) = run(&worker, &client, &way, stream, &mut record).await {
         tracing::debug!(client = %client.peer, error = %chain(&error), "a raw connection was refused");
-        record.refused(&error);
+        record.cut(&error);
     }
 }
 
 /// Refuses one connection before anything is read of it.
 pub fn refuse(worker: &Rc<Worker>, client: &Rc<Client>, way: &Rc<Way>, stream: &ClientStream, error: &ProxyError) {
     stream.flags().reset_on_close();
-    Record::begin(worker, client, way, Spoken::Tcp, Instant::now()).refused(error);
+    unheard(worker, client, way, Spoken::Tcp, Told::Nothing, error);
 }
 
 async fn run(

@@ -146,6 +146,11 @@ impl Record {
         self.failed(error);
     }
 
+    /// There is no way to tell the client more than that it is over.
+    pub(super) fn cut(&mut self, error: &ProxyError) {
+        self.failed(error);
+    }
+
     /// The response was on its way already.
     pub(super) fn broke_off(&mut self, error: &ProxyError, now: Instant) {
         self.failed(error);

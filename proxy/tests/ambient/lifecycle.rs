@@ -26,7 +26,7 @@ fn a_namespace_is_captured_once_and_others_are_left_alone() {
     let told = told.workload_at("gone.shop", "/run/netns/mesh-none", 3);
     let before = stranger.traces();
     let proxy = Proxy::capturing(&told);
-    assert_eq!(proxy.captured(), 1.0);
+    eventually("it is captured", || (proxy.captured() == 1.0).then_some(()));
     assert_eq!(app.get(&format!("{VIRTUAL}:8080"), "web").unwrap(), "one 10.78.0.2");
     assert_eq!(proxy.metric("mesh_requests_total", &["client.shop"]), 1.0, "the one that started first gives its name");
     assert_eq!(stranger.traces(), before);

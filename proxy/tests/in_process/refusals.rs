@@ -1,3 +1,10 @@
+use std::net::SocketAddr;
+
+use mesh_proxy::h2::frame::{FrameHeader, PREFACE, flag, kind};
+use mesh_proxy::h2::hpack::decoder::Decoder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
 use super::support::*;
 
 #[tokio::test]
@@ -50,6 +57,83 @@ async fn what_makes_no_sense_is_refused() {
     assert_eq!(backend.count(), 1);
     eventually("both kinds counted", async || mesh.metric("mesh_requests_total", &["reason=\"DPE\""]).await == 3.0)
         .await;
+}
+
+/// What a client of h2 is answered on stream 1 that sends these frames; none where the connection ends without an answer.
+async fn h2_answer(proxy: SocketAddr, frames: &[u8]) -> Option<Vec<(String, String)>> {
+    let mut stream = TcpStream::connect(proxy).await.unwrap();
+    stream.write_all(&[PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], frames].concat()).await.unwrap();
+    let mut decoder = Decoder::new(4096);
+    loop {
+        let mut header = [0; 9];
+        stream.read_exact(&mut header).await.ok()?;
+        let header = FrameHeader::read(&header);
+        let mut payload = vec![0; header.length];
+        stream.read_exact(&mut payload).await.unwrap();
+        if header.kind == kind::HEADERS {
+            let mut lines = Vec::new();
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            decoder.decode(&payload, |line| lines.push((text(line.name), text(line.value)))).unwrap();
+            return Some(lines);
+        }
+    }
+}
+
+fn h2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    [&FrameHeader { length: payload.len(), kind, flags, stream }.bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_in_h2_is_refused_with_its_reason() {
+    let backend = Backend::saying(200, "hello").await;
+    let limits = "protocol: http, limits: { max_header_bytes: 4KiB, max_headers: 20, header_timeout: 300ms }";
+    let mesh = Mesh::start(&yaml(limits, &endpoints(&[backend.address]))).await;
+    // `GET http://x/` with one field more, that no table remembers.
+    let get = |name: &str, value: &[u8]| {
+        let length = match value.len().checked_sub(127) {
+            None => vec![value.len() as u8],
+            Some(rest) => vec![0x7f, rest as u8 & 0x7f | 0x80, (rest >> 7) as u8],
+        };
+        let name = [&[0, name.len() as u8], name.as_bytes()].concat();
+        let block = [&[0x82, 0x86, 0x84, 0x01, 0x01, b'x'], name.as_slice(), &length, value].concat();
+        h2_frame(kind::HEADERS, flag::END_HEADERS | flag::END_STREAM, 1, &block)
+    };
+    let malformed = h2_answer(mesh.proxy, &get("Upper", b"case")).await.unwrap();
+    let too_large = h2_answer(mesh.proxy, &get("x", &[b'x'; 5000])).await.unwrap();
+    for (answer, status) in [(malformed, "400"), (too_large, "431")] {
+        assert_eq!(answer[0], (":status".into(), status.into()));
+        let told = answer.iter().find(|(name, _)| name == "proxy-status").map(|(_, value)| value.as_str());
+        assert_eq!(told, Some("mesh; error=http_request_error; details=\"DPE downstream_protocol_error\""));
+    }
+    // Neither of these leaves a stream to answer on.
+    assert_eq!(h2_answer(mesh.proxy, &h2_frame(kind::DATA, 0, 0, b"x")).await, None);
+    assert_eq!(h2_answer(mesh.proxy, &h2_frame(kind::HEADERS, 0, 1, &[0x82])).await, None);
+    let counted = async |labels: &[&str]| mesh.metric("mesh_requests_total", labels).await;
+    eventually("each is counted", async || {
+        counted(&["http2", "DPE", "4xx"]).await == 2.0
+            && counted(&["http2", "DPE", "none"]).await == 1.0
+            && counted(&["http2", "SI", "none"]).await == 1.0
+    })
+    .await;
+    assert_eq!(mesh.metric("mesh_h2_limits_reached_total", &["head_bytes_max"]).await, 1.0);
+    assert_eq!(backend.count(), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_taken_has_its_reason() {
+    let backend = Backend::saying(200, "hello").await;
+    for (settings, reason) in [
+        ("protocol: http, proxy_protocol: { trusted: [192.0.2.0/24] }", "DPE"),
+        ("protocol: http, proxy_protocol: { trusted: [127.0.0.0/8] }", "DPE"),
+    ] {
+        let mesh = Mesh::start(&yaml(settings, &endpoints(&[backend.address]))).await;
+        let mut stream = TcpStream::connect(mesh.proxy).await.unwrap();
+        // It may be closed before that is written.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await;
+        let labels = ["tcp", reason, "code_class=\"none\""];
+        eventually(settings, async || mesh.metric("mesh_requests_total", &labels).await == 1.0).await;
+    }
+    assert_eq!(backend.count(), 0);
 }
 
 #[tokio::test]

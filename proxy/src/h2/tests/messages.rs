@@ -267,6 +267,51 @@ fn rfc_9113_10_5_1_a_head_of_too_many_fields_is_answered() {
     assert_eq!(taken(&lines).fields.len(), 512);
     lines.push(("x", ""));
     check("431", Answers, &[request(&lines)], Status(431));
+    let why = Refused::Head(HeadError::TooManyFields { fields_max: 512 });
+    assert_eq!(why.limit(), Some(Limit::HeadFields));
+    let mut tested = Tested::server(Answers);
+    tested.feed(&request(&lines)).unwrap();
+    assert_eq!(tested.refused, [why]);
+}
+
+#[test]
+fn rfc_9113_8_1_1_a_client_is_told_before_its_stream_is_reset() {
+    let wrong = request(&[&HEAD[..], &[("X", "y")]].concat());
+    check("400", Answers, std::slice::from_ref(&wrong), Status(400));
+    let refusal = |error: &HeadError| {
+        assert!(matches!(error, HeadError::Malformed(_)));
+        let mut fields = Fields::default();
+        fields.add(Name::ContentLength, b"5");
+        (ResponseHead::new(StatusCode::BAD_REQUEST, Version::HTTP_2, fields), Bytes::from_static(b"wrong"))
+    };
+    let with_text = Settings { refusal, ..Settings::default() };
+    for (window, has_text) in [(5, true), (4, false)] {
+        let mut tested = Tested::fresh(Answers, &with_text, &Limits::default());
+        tested.feed(&[PREFACE, &settings(&[(4, window)])].concat()).unwrap();
+        tested.written();
+        tested.feed(&wrong).unwrap();
+        let written = tested.written();
+        let kinds: Vec<(u8, u8)> = written.iter().map(|frame| (frame.kind, frame.flags)).collect();
+        let reset = (kind::RST_STREAM, 0);
+        if has_text {
+            assert_eq!(kinds, [(kind::HEADERS, WHOLE), (kind::DATA, END), reset]);
+            assert_eq!(written[1].payload, b"wrong");
+        } else {
+            // It would wait for a window that a refused client may never open.
+            assert_eq!(kinds, [(kind::HEADERS, WHOLE | END), reset]);
+            assert!(!written[0].payload.windows(2).any(|pair| pair == [0x0f, 0x0d]), "a length of nothing");
+        }
+        assert_eq!(tested.refused.len(), 1);
+    }
+    // One that turns out to be none later, as long as nothing was answered.
+    let long = request_of_length("3");
+    check("400", Holds, &[long.clone(), data(1, END, b"four")], Status(400));
+    check("and the reset", Holds, &[long, data(1, END, b"four")], Stream(1, Code::PROTOCOL_ERROR));
+}
+
+fn request_of_length(length: &str) -> Vec<u8> {
+    let lines = [&HEAD[..], &[("content-length", length)]].concat();
+    headers(1, WHOLE, &block(&lines))
 }
 
 #[test]
@@ -287,5 +332,8 @@ fn rfc_9113_10_5_1_a_head_too_large_is_answered() {
     sent.extend([data(1, END, b"x"), headers(3, WHOLE | END, GET)]);
     let mut tested = Tested::server(Answers);
     tested.feed(&sent.concat()).unwrap();
-    assert_eq!((tested.requests.len(), &tested.refused[..]), (1, &[Limit::HeadBytes][..]));
+    assert_eq!(
+        (tested.requests.len(), &tested.refused[..]),
+        (1, &[Refused::Head(HeadError::TooLarge { bytes_max: 64 << 10 })][..])
+    );
 }

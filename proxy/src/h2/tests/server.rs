@@ -169,7 +169,7 @@ fn rfc_9113_5_1_2_streams_at_once() {
     tested.written();
     tested.feed(&begun(2049)).unwrap();
     check_written("one too many", Ok(()), &tested.written(), Stream(2049, Code::REFUSED_STREAM));
-    assert_eq!((tested.requests.len(), &tested.refused[..]), (1024, &[Limit::Streams][..]));
+    assert_eq!((tested.requests.len(), &tested.refused[..]), (1024, &[Refused::Full][..]));
     // One that ends makes room.
     tested.feed(&reset(1, Code::CANCEL)).unwrap();
     tested.feed(&begun(2051)).unwrap();
@@ -200,7 +200,9 @@ fn rfc_9113_5_4_1_goaway_names_the_last_stream() {
     tested.feed(&[get(1), get(5)].concat()).unwrap();
     tested.feed(&ping(0, 0, &[0; 6])).unwrap_err();
     let written = tested.written();
-    assert_eq!(written[0].payload, [0, 0, 0, 5, 0, 0, 0, 6]);
+    let (numbers, words) = written[0].payload.split_at(8);
+    assert_eq!(numbers, [0, 0, 0, 5, 0, 0, 0, 6]);
+    assert_eq!(words, b"the peer breaks the rules of h2 (FRAME_SIZE_ERROR): PING whose length is not 8");
     let Some(Received::Reset(reset)) = tested.connection.read(tested.open[0]) else {
         assert!(matches!(tested.connection.read(tested.open[0]), Some(Received::End)), "the request was whole");
         assert_eq!(tested.connection.active_streams(), 0);
