@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{StatusCode, Version};
 
 use super::date;
-use crate::error::ProxyError;
+use crate::error::{ProxyError, chain};
 use crate::message::ResponseHead;
 use crate::message::fields::Fields;
 use crate::message::name::Name;
@@ -18,10 +18,10 @@ pub fn response(error: &ProxyError, grpc: bool) -> (ResponseHead, Bytes) {
     if grpc {
         fields.add(Name::ContentType, b"application/grpc");
         fields.add(Name::GrpcStatus, grpc_status(error.status()).as_bytes());
-        fields.add(Name::GrpcMessage, percent_encoded(&error.to_string()).as_bytes());
+        fields.add(Name::GrpcMessage, percent_encoded(&chain(error)).as_bytes());
         return (ResponseHead::new(StatusCode::OK, Version::HTTP_11, fields), Bytes::new());
     }
-    let text = Bytes::from(format!("{} {}: {error}\n", error.reason().flag(), error.reason().words()));
+    let text = Bytes::from(format!("{} {}: {}\n", error.reason().flag(), error.reason().words(), chain(error)));
     fields.add(Name::ContentType, b"text/plain; charset=utf-8");
     fields.add(Name::ContentLength, text.len().to_string().as_bytes());
     (ResponseHead::new(error.status(), Version::HTTP_11, fields), text)
