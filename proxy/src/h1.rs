@@ -5,6 +5,7 @@
 //! are a hole. The few liberties the RFC asks for are named where they are taken.
 
 pub mod head; // a head, from bytes
+mod field_line; // its field lines
 pub mod target; // what a request line and Host may say
 pub mod framing; // where a message ends
 pub mod chunked; // chunks and trailers, from bytes

@@ -30,6 +30,7 @@ use crate::state::local::{LocalCluster, LocalState};
 use crate::upstream::pool_h1::PoolH1;
 use crate::upstream::pool_h2::PoolH2;
 use crate::upstream::request_body::ReplayableBody;
+use crate::upstream::response_body::UpstreamBody;
 
 pub mod answer; // the response's body, and what must end with it
 pub mod record; // what is counted and logged when a request ends
@@ -59,6 +60,18 @@ pub struct Worker {
     pub copying: Rc<crate::tcp::forward::Scratch>,
     random: RefCell<fastrand::Rng>,
 }
+
+/// Every byte, in two digits.
+const HEXADECIMAL: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        all[byte] = [digits[byte >> 4], digits[byte & 0xf]];
+        byte += 1;
+    }
+    all
+};
 
 /// One request on its way, apart from its body.
 struct Walk<'w> {
@@ -115,12 +128,11 @@ impl Worker {
         let random = self.random.borrow_mut().u128(..);
         let bits = (random & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
         let mut text = [b'-'; 36];
-        let mut shift = 128;
-        for (index, place) in text.iter_mut().enumerate() {
-            if !matches!(index, 8 | 13 | 18 | 23) {
-                shift -= 4;
-                *place = b"0123456789abcdef"[(bits >> shift) as usize & 0xf];
-            }
+        let mut place = 0;
+        for (index, byte) in bits.to_be_bytes().into_iter().enumerate() {
+            place += usize::from(matches!(index, 4 | 6 | 8 | 10));
+            text[place..place + 2].copy_from_slice(&HEXADECIMAL[byte as usize]);
+            place += 2;
         }
         text
     }
@@ -148,7 +160,7 @@ pub async fn answer(
 
     // Whom it is for, and which cluster that is. Nothing is known about the destination yet.
     let arrived = Arrived { head, body, interim: &*interim };
-    let walk = match prepare(&worker, &client, &way, arrived, started, &mut record) {
+    let mut walk = match prepare(&worker, &client, &way, arrived, started, &mut record) {
         Ok(walk) => walk,
         Err(error) => return refused(error, is_grpc, record),
     };
@@ -158,12 +170,12 @@ pub async fn answer(
         Err(error) => return refused(error, is_grpc, record),
     };
     // Which endpoint, a connection, the exchange, and once more where that may help.
-    let answered = match retry::exchange(walk, &mut record).await {
+    let (head, body) = match retry::exchange(&walk, &mut record).await {
         Ok(answered) => answered,
         Err(error) => return refused(error, is_grpc, record),
     };
     record.hold(permit);
-    respond(answered, record)
+    respond(&mut walk, head, body, record)
 }
 
 /// A request as it came.
@@ -276,10 +288,16 @@ fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
 }
 
 /// The response of an endpoint, as the client gets it.
-fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, Switched> {
-    let retry::Answered { mut head, mut body, is_head, upgrade, deadlines } = answered;
+fn respond(
+    walk: &mut Walk<'_>,
+    mut head: ResponseHead,
+    mut body: UpstreamBody,
+    mut record: Record,
+) -> Answer<AnswerBody, Switched> {
+    let deadlines = walk.deadlines;
     let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switched_to = upgrade.filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
+    let switched_to =
+        walk.upgrade.take().filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
     headers::strip_hop_by_hop_of_response(&mut head.fields);
     record.answered(head.status.as_u16(), &head.fields);
     if is_switch {
@@ -306,6 +324,8 @@ fn respond(answered: retry::Answered, mut record: Record) -> Answer<AnswerBody, 
             deadlines.response_end(streaming)
         }
     };
+    // There is no body to a response to HEAD, whatever it says.
+    let is_head = walk.head.method == Method::HEAD;
     let is_bodiless = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Answer::Response(head, AnswerBody::upstream(body, is_bodiless, deadline, record))
 }

@@ -2,10 +2,11 @@
 //! what nothing else does. No allocation on a lookup that succeeds.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mesh_core::model::resource::RouteTable;
+use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 pub mod dialled; // where a captured connection was going, and what that decides
@@ -16,7 +17,7 @@ const STACK_BYTES: usize = 272;
 /// One route table, made for lookups.
 #[derive(Debug, Clone, Default)]
 pub struct Router {
-    clusters: HashMap<Arc<str>, Arc<str>>,
+    clusters: FxHashMap<Arc<str>, Arc<str>>,
     default: Option<Arc<str>>,
     /// Every name one may ask for, without ports: what an unknown authority is answered with.
     known: Arc<[Arc<str>]>,

@@ -4,8 +4,9 @@
 use memchr::memchr2;
 use thiserror::Error;
 
-use super::head::{BadHead, HeadLimits, Whitespace, field_lines, is_token};
-use crate::message::fields::Fields;
+use super::field_line::{Whitespace, field_lines};
+use super::head::{BadHead, HeadLimits, is_token};
+use crate::message::fields::{Fields, Marks};
 use crate::message::name::Name;
 
 /// A chunk's size with its extensions.
@@ -234,8 +235,9 @@ fn trailers(lines: &[u8], limits: HeadLimits) -> Result<Option<Fields>, BadChunk
     if lines.len() == 2 {
         return Ok(None);
     }
-    let mut fields = Fields::default();
-    field_lines(lines, Whitespace::Refused, limits, &mut fields).map_err(|source| BadChunk::Trailers { source })?;
+    let mut marks = Marks::default();
+    field_lines(lines, 0, Whitespace::Refused, limits, &mut marks).map_err(|source| BadChunk::Trailers { source })?;
+    let mut fields = marks.over(lines, 0);
     fields.retain(|field| may_trail(field.name, field.letters));
     Ok((!fields.is_empty()).then_some(fields))
 }

@@ -107,6 +107,9 @@ fn number(text: &[u8]) -> Option<u64> {
         return None;
     }
     let digit = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    if text.len() < 19 {
+        return Some(text.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+    }
     text.iter().try_fold(0, digit).filter(|length| i64::try_from(*length).is_ok())
 }
 

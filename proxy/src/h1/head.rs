@@ -2,13 +2,16 @@
 //! no control character.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
+use std::ops::Range;
+
 use http::{Method, StatusCode, Version};
 use memchr::{memchr, memchr2};
 use thiserror::Error;
 
+use super::field_line::{Whitespace, field_lines};
 use super::target::{self, Form};
-use crate::message::fields::{Fields, trimmed};
-use crate::message::{RequestHead, ResponseHead};
+use crate::message::fields::{Marks, Span};
+use crate::message::{RequestHead, ResponseHead, Target};
 
 /// How much a head may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +24,12 @@ pub struct HeadLimits {
 
 /// Empty lines in front of a request line that are passed over (RFC 9112 section 2.2).
 const LEADING_LINES_MAX: usize = 4;
+
+/// Fields of a head for which there is room at once.
+const FIELDS_USUAL: usize = 16;
+
+/// What is added to a request on its way: forwarding fields, a request id.
+const ADDED_BYTES_USUAL: usize = 160;
 
 /// What is wrong with a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -50,7 +59,6 @@ pub struct Whole<H> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scan {
     looked_at: usize,
-    lines: usize,
 }
 
 const fn malformed<T>(problem: &'static str) -> Result<T, BadHead> {
@@ -75,13 +83,11 @@ impl Scan {
                 Some(_) => return malformed("a CR without LF (RFC 9112 section 2.2)"),
             }
             at = place + 2;
-            self.lines += 1;
             match (input.get(at), input.get(at + 1)) {
                 (Some(b'\r'), Some(b'\n')) => return Ok(Some(at + 2)),
                 // The line may be the last one: it is looked at again.
                 (None, _) | (Some(b'\r'), None) => {
                     self.looked_at = place;
-                    self.lines -= 1;
                     return Ok(None);
                 }
                 _ => {}
@@ -101,9 +107,15 @@ impl Scan {
         if input == b"\r" {
             return Ok(None);
         }
+        // Mostly all of it is there, and right: one look tells. What is wrong with any other is told below, in good order.
+        if self.looked_at == 0
+            && let Ok(Whole { head, length }) = request(&input[..input.len().min(limits.bytes_max)], limits)
+        {
+            return Ok(Some(Whole { head, length: length + skipped }));
+        }
         match self.end(input)? {
             Some(length) if length <= limits.bytes_max => {
-                let head = request(&input[..length], self.lines, limits)?;
+                let Whole { head, length } = request(&input[..length], limits)?;
                 Ok(Some(Whole { head, length: length + skipped }))
             }
             None if input.len() < limits.bytes_max => {
@@ -125,11 +137,14 @@ impl Scan {
         if !input.is_empty() && !b"HTTP/".starts_with(&input[..input.len().min(5)]) {
             return malformed("a response does not begin with HTTP/");
         }
+        // As for requests.
+        if self.looked_at == 0
+            && let Ok(whole) = response(&input[..input.len().min(limits.bytes_max)], limits)
+        {
+            return Ok(Some(whole));
+        }
         match self.end(input)? {
-            Some(length) if length <= limits.bytes_max => {
-                let head = response(&input[..length], self.lines, limits)?;
-                Ok(Some(Whole { head, length }))
-            }
+            Some(length) if length <= limits.bytes_max => response(&input[..length], limits).map(Some),
             None if input.len() < limits.bytes_max => Ok(None),
             _ => Err(BadHead::TooLarge { bytes_max: limits.bytes_max }),
         }
@@ -163,48 +178,48 @@ fn early(input: &[u8]) -> Result<(), BadHead> {
     }
 }
 
-fn request(head: &[u8], lines: usize, limits: HeadLimits) -> Result<RequestHead, BadHead> {
-    let end = line_end(head);
-    let line = request_line(&head[..end])?;
-    // Text for what is added on the way: forwarding fields, a request id.
-    let fields = Fields::with_capacity(head.len() + 160, lines + 5);
-    let form = target::form(line.target, &line.method)?;
-    let mut request = match form {
-        Form::Origin | Form::Asterisk => RequestHead::new(line.method, line.version, line.target, fields),
-        Form::Absolute { scheme, authority, path } => {
-            let mut request = match path {
-                // A target of the origin's form begins with a slash (RFC 9112 section 3.2.1).
-                [b'?', ..] => RequestHead::new(line.method, line.version, &[b"/", path].concat(), fields),
-                path => RequestHead::new(line.method, line.version, path, fields),
-            };
-            request.set_scheme(scheme);
-            request.set_authority(authority);
-            request
-        }
-        Form::Authority => {
-            let mut request = RequestHead::new(line.method, line.version, b"", fields);
-            request.set_authority(line.target);
-            request
-        }
+/// The head that `text` begins with.
+fn request(text: &[u8], limits: HeadLimits) -> Result<Whole<RequestHead>, BadHead> {
+    let end = line_end(text)?;
+    let RequestLine { method, target, version } = request_line(&text[..end])?;
+    let mut marks = Marks::with_capacity(FIELDS_USUAL);
+    let length = field_lines(text, end + 2, Whitespace::Refused, limits, &mut marks)?;
+    let form = target::form(&text[target.clone()], &method)?;
+    let path = match form {
+        Form::Origin | Form::Asterisk => Span::between(target.start, target.end),
+        Form::Absolute { .. } | Form::Authority => Span::default(),
     };
-    field_lines(&head[end + 2..], Whitespace::Refused, limits, &mut request.fields)?;
-    Ok(request)
+    let fields = marks.over(&text[..length], ADDED_BYTES_USUAL);
+    let mut head = RequestHead::of_target(method, version, Target { path, ..Target::default() }, fields);
+    match form {
+        Form::Origin | Form::Asterisk => {}
+        Form::Absolute { scheme, authority, path } => {
+            head.set_scheme(scheme);
+            head.set_authority(authority);
+            match path {
+                // A target of the origin's form begins with a slash (RFC 9112 section 3.2.1).
+                [b'?', ..] => head.set_path(&[b"/", path].concat()),
+                path => head.set_path(path),
+            }
+        }
+        Form::Authority => head.set_authority(&text[target]),
+    }
+    Ok(Whole { head, length })
 }
 
-struct RequestLine<'i> {
+struct RequestLine {
     method: Method,
-    target: &'i [u8],
+    target: Range<usize>,
     version: Version,
 }
 
 /// RFC 9112 section 3: parts are parted by one space each.
-fn request_line(line: &[u8]) -> Result<RequestLine<'_>, BadHead> {
+fn request_line(line: &[u8]) -> Result<RequestLine, BadHead> {
     let Some(first) = memchr(b' ', line) else { return malformed("a request line without a target") };
-    let (method, rest) = (&line[..first], &line[first + 1..]);
-    let Some(last) = memchr(b' ', rest) else { return malformed("a request line without a version") };
-    let (target, version) = (&rest[..last], &rest[last + 1..]);
-    let version = http_version(version)?;
-    let method = match method {
+    let Some(length) = memchr(b' ', &line[first + 1..]) else { return malformed("a request line without a version") };
+    let target = first + 1..first + 1 + length;
+    let version = http_version(&line[target.end + 1..])?;
+    let method = match &line[..first] {
         b"GET" => Method::GET,
         method if method.iter().all(|byte| is_token(*byte)) => match Method::from_bytes(method) {
             Ok(method) => method,
@@ -228,9 +243,10 @@ fn http_version(text: &[u8]) -> Result<Version, BadHead> {
     }
 }
 
-fn response(head: &[u8], lines: usize, limits: HeadLimits) -> Result<ResponseHead, BadHead> {
-    let end = line_end(head);
-    let line = &head[..end];
+/// The head that `text` begins with.
+fn response(text: &[u8], limits: HeadLimits) -> Result<Whole<ResponseHead>, BadHead> {
+    let end = line_end(text)?;
+    let line = &text[..end];
     let Some((version, rest)) = line.split_at_checked(8) else { return malformed("a status line is too short") };
     let version = http_version(version)?;
     // The space behind the status may be missing where nothing comes behind it: many servers leave it out.
@@ -247,73 +263,23 @@ fn response(head: &[u8], lines: usize, limits: HeadLimits) -> Result<ResponseHea
     if !is_field_value(reason) {
         return malformed("a control character in a reason phrase");
     }
-    let mut response = ResponseHead::new(status, version, Fields::with_capacity(head.len() + 32, lines + 2));
+    let mut marks = Marks::with_capacity(FIELDS_USUAL);
+    // Spaces before a colon are taken out of responses, as section 5.1 asks of a proxy.
+    let length = field_lines(text, end + 2, Whitespace::TakenOut, limits, &mut marks)?;
+    let mut head = ResponseHead::new(status, version, marks.over(&text[..length], 0));
     let usual = status.canonical_reason().is_some_and(|usual| usual.as_bytes() == reason);
     if !usual && !reason.is_empty() {
-        response.set_reason(reason);
+        head.set_reason(reason);
     }
-    // Spaces before a colon are taken out of responses, as section 5.1 asks of a proxy.
-    field_lines(&head[end + 2..], Whitespace::TakenOut, limits, &mut response.fields)?;
-    Ok(response)
+    Ok(Whole { head, length })
 }
 
-/// White space between a field's name and its colon.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whitespace {
-    Refused,
-    TakenOut,
-}
-
-/// Field lines, up to the empty line that ends them.
-pub(super) fn field_lines(
-    mut rest: &[u8],
-    before_colon: Whitespace,
-    limits: HeadLimits,
-    fields: &mut Fields,
-) -> Result<(), BadHead> {
-    loop {
-        let end = line_end(rest);
-        let (line, next) = (&rest[..end], &rest[(end + 2).min(rest.len())..]);
-        if line.is_empty() {
-            return Ok(());
-        }
-        if fields.len() >= limits.fields_max {
-            return Err(BadHead::TooManyFields { fields_max: limits.fields_max });
-        }
-        let (name, value) = field_line(line, before_colon)?;
-        fields.push(name, value);
-        rest = next;
+/// Where the first line ends.
+fn line_end(text: &[u8]) -> Result<usize, BadHead> {
+    match memchr(b'\r', text) {
+        Some(end) if text.get(end + 1) == Some(&b'\n') => Ok(end),
+        _ => malformed("a first line that does not end in CRLF (RFC 9112 section 2.2)"),
     }
-}
-
-/// RFC 9112 section 5.
-fn field_line(line: &[u8], before_colon: Whitespace) -> Result<(&[u8], &[u8]), BadHead> {
-    if matches!(line[0], b' ' | b'\t') {
-        return malformed("a line begins with white space (RFC 9112 section 5.2)");
-    }
-    let Some(colon) = line.iter().position(|byte| !is_token(*byte)) else {
-        return malformed("a field line without a colon (RFC 9112 section 5)");
-    };
-    let (name, mut rest) = line.split_at(colon);
-    if before_colon == Whitespace::TakenOut {
-        let spaces = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        rest = &rest[spaces..];
-    }
-    let value = match rest {
-        [b':', value @ ..] if !name.is_empty() => trimmed(value),
-        [b':', ..] => return malformed("a field without a name"),
-        [b' ' | b'\t', ..] => return malformed("white space before a colon (RFC 9112 section 5.1)"),
-        _ => return malformed("a field name is no token (RFC 9110 section 5.1)"),
-    };
-    if !is_field_value(value) {
-        return malformed("a control character in a field value (RFC 9110 section 5.5)");
-    }
-    Ok((name, value))
-}
-
-/// Where the line ends; the text before has been looked at, so that every CR begins a CRLF.
-fn line_end(text: &[u8]) -> usize {
-    memchr(b'\r', text).unwrap_or(text.len())
 }
 
 /// `tchar` of RFC 9110 section 5.6.2.

@@ -98,8 +98,9 @@ fn is_host(host: &[u8]) -> bool {
         let text = std::str::from_utf8(inside).unwrap_or_default();
         return text.parse::<std::net::Ipv6Addr>().is_ok() || is_future_address(inside);
     }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-    !host.is_empty() && (host.iter().all(|byte| plain(*byte)) || is_registered_name(host))
+    // Without a branch in the loop, so that it is done for many bytes at once.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() | (byte == b'.') | (byte == b'-') | (byte == b'_');
+    !host.is_empty() && (host.iter().fold(true, |all, byte| all & is_plain(*byte)) || is_registered_name(host))
 }
 
 /// `reg-name` of RFC 3986 section 3.2.2, percent-encoding included.

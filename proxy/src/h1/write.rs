@@ -3,7 +3,7 @@
 
 use crate::h1::framing::Length;
 use crate::message::fields::{Field, Fields};
-use crate::message::name::Name;
+use crate::message::name::{Name, Names};
 use crate::message::{RequestHead, ResponseHead};
 
 /// Longest size line of a chunk: 16 digits and CRLF.
@@ -19,7 +19,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, authority: &[u8], body: Le
     out.extend_from_slice(b" HTTP/1.1\r\nhost: ");
     out.extend_from_slice(authority);
     out.extend_from_slice(b"\r\n");
-    fields(out, &head.fields, |name| !matches!(name, Name::Host | Name::ContentLength | Name::TransferEncoding));
+    check(&head.fields);
+    head.fields.write_lines(const { Names::of(&[Name::Host, Name::ContentLength, Name::TransferEncoding]) }, out);
     framing(out, body);
     out.extend_from_slice(b"\r\n");
 }
@@ -32,11 +33,13 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, body: Length, connection
     out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
-    match body {
+    check(&head.fields);
+    let left_out = match body {
         // A response to HEAD, or 304, tells the length that another would have had.
-        Length::None => fields(out, &head.fields, |name| name != Name::TransferEncoding),
-        _ => fields(out, &head.fields, |name| !matches!(name, Name::ContentLength | Name::TransferEncoding)),
-    }
+        Length::None => const { Names::of(&[Name::TransferEncoding]) },
+        _ => const { Names::of(&[Name::ContentLength, Name::TransferEncoding]) },
+    };
+    head.fields.write_lines(left_out, out);
     framing(out, body);
     if let Some(connection) = connection {
         out.extend_from_slice(b"connection: ");
@@ -46,14 +49,12 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, body: Length, connection
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(out: &mut Vec<u8>, fields: &Fields, mut wanted: impl FnMut(Name) -> bool) {
-    for field in fields.iter().filter(|field| wanted(field.name)) {
-        line(out, field);
-    }
+fn check(fields: &Fields) {
+    let is_checked = |field: Field<'_>| super::head::is_field_value(field.value);
+    debug_assert!(fields.iter().all(is_checked), "a field value was not checked: {fields:?}");
 }
 
 fn line(out: &mut Vec<u8>, field: Field<'_>) {
-    debug_assert!(super::head::is_field_value(field.value), "a field value was not checked: {field:?}");
     out.extend_from_slice(field.letters);
     out.extend_from_slice(b": ");
     out.extend_from_slice(field.value);

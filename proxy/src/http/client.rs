@@ -1,12 +1,14 @@
 //! Who calls, over which connection. Made once per connection, shared by its requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_core::model::resource::Limits;
 use mesh_core::task::drain::Drain;
+
+use super::timer::LazyTimer;
 
 /// A client's connection, as its requests see it.
 #[derive(Debug)]
@@ -19,6 +21,8 @@ pub struct Client {
     pub tls: bool,
     pub listener: Arc<str>,
     pub limits: Limits,
+    /// For the deadlines of its requests.
+    pub timer: RefCell<LazyTimer>,
     /// Requests under way on this connection.
     active: Cell<u32>,
     /// When the last request ended, or the connection began.
@@ -45,6 +49,7 @@ impl Client {
             tls,
             listener,
             limits,
+            timer: RefCell::default(),
             active: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             _held: held,

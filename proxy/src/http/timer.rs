@@ -1,12 +1,30 @@
 //! One timer for a whole connection. It is moved when it fires too early, not whenever its deadline moves on, so that a busy
 //! connection costs no timer at all.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::time::Sleep;
+
+/// Runs `future` up to `deadline`; none when it took longer. `timer` is what requests on one connection use in turn: one that finds
+/// it in use makes another.
+pub async fn within<F: Future>(
+    timer: &RefCell<LazyTimer>,
+    deadline: Instant,
+    mut future: Pin<&mut F>,
+) -> Option<F::Output> {
+    let mut taken = timer.take();
+    let output = std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => taken.poll_until(deadline, cx).map(|()| None),
+    });
+    let output = output.await;
+    timer.replace(taken);
+    output
+}
 
 /// Fires at whatever deadline it is asked for; made when it is first asked.
 #[derive(Debug, Default)]

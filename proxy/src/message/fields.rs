@@ -2,6 +2,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::fmt;
+use std::ops::Range;
 
 use super::name::{Name, Names};
 
@@ -20,6 +21,13 @@ struct Entry {
     secret: bool,
     letters: Span,
     value: Span,
+}
+
+/// Where the fields stand in a text that is being read.
+#[derive(Debug, Default)]
+pub struct Marks {
+    entries: Vec<Entry>,
+    known: Names,
 }
 
 /// All fields of a head, or of trailers.
@@ -42,6 +50,50 @@ pub struct Field<'f> {
     pub secret: bool,
 }
 
+impl Span {
+    /// The stretch from `start` up to `end`.
+    #[must_use]
+    pub fn between(start: usize, end: usize) -> Self {
+        Self { start: place(start), length: place(end - start) }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..(self.start + self.length) as usize
+    }
+}
+
+impl Marks {
+    /// Room for so many fields before it grows.
+    #[must_use]
+    pub fn with_capacity(fields: usize) -> Self {
+        Self { entries: Vec::with_capacity(fields), known: Names::default() }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// One more field. Name and value must be valid (RFC 9110 sections 5.1 and 5.5).
+    pub fn push(&mut self, name: Name, letters: Span, value: Span) {
+        self.known.insert(name);
+        self.entries.push(Entry { name, secret: false, letters, value });
+    }
+
+    /// The fields of `text`, which is copied as it is; with room for so many bytes more.
+    #[must_use]
+    pub fn over(self, text: &[u8], spare_bytes: usize) -> Fields {
+        let mut copy = Vec::with_capacity(text.len() + spare_bytes);
+        copy.extend_from_slice(text);
+        Fields { text: copy, entries: self.entries, known: self.known }
+    }
+}
+
 impl Fields {
     /// Room for a usual head, so that it grows only when it is an unusual one.
     #[must_use]
@@ -58,7 +110,32 @@ impl Fields {
 
     #[must_use]
     pub fn text(&self, span: Span) -> &[u8] {
-        &self.text[span.start as usize..][..span.length as usize]
+        &self.text[span.range()]
+    }
+
+    /// Writes all fields but those of some names as lines of HTTP/1.1 (RFC 9112 section 5). Lines that stand in the text as they came,
+    /// one behind the other, are copied at once.
+    pub fn write_lines(&self, left_out: Names, out: &mut Vec<u8>) {
+        let mut run = 0..0;
+        for entry in self.entries.iter().filter(|entry| !left_out.has(entry.name)) {
+            let line = entry.letters.start as usize..(entry.value.start + entry.value.length) as usize + 2;
+            let is_line = entry.value.start == entry.letters.start + entry.letters.length + 2
+                && self.text[entry.letters.range().end..].starts_with(b": ")
+                && self.text[line.end - 2..].starts_with(b"\r\n");
+            if is_line && line.start == run.end {
+                run.end = line.end;
+                continue;
+            }
+            out.extend_from_slice(&self.text[std::mem::replace(&mut run, 0..0)]);
+            if is_line {
+                run = line;
+            } else {
+                for part in [self.text(entry.letters), b": ", self.text(entry.value), b"\r\n"] {
+                    out.extend_from_slice(part);
+                }
+            }
+        }
+        out.extend_from_slice(&self.text[run]);
     }
 
     /// One more field, behind all others. Name and value must be valid (RFC 9110 sections 5.1 and 5.5): nothing here looks at them.
@@ -127,7 +204,7 @@ impl Fields {
     /// Whether that list has `token`, whatever its case.
     #[must_use]
     pub fn has_member(&self, name: Name, token: &[u8]) -> bool {
-        self.members(name).any(|member| member.eq_ignore_ascii_case(token))
+        self.known.has(name) && self.members(name).any(|member| member.eq_ignore_ascii_case(token))
     }
 
     /// Every field, in order.
@@ -162,7 +239,7 @@ impl Fields {
     /// Keeps the fields of which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(Field<'_>) -> bool) {
         let Self { text, entries, known } = self;
-        let of = |span: Span| &text[span.start as usize..][..span.length as usize];
+        let of = |span: Span| &text[span.range()];
         entries.retain(|entry| {
             keep(Field { name: entry.name, letters: of(entry.letters), value: of(entry.value), secret: entry.secret })
         });
@@ -194,7 +271,7 @@ impl Fields {
         let last = self.entries.iter().rposition(|entry| entry.name == name).unwrap_or_default();
         let before = self.entries[last].value;
         let start = place(self.text.len());
-        self.text.extend_from_within(before.start as usize..(before.start + before.length) as usize);
+        self.text.extend_from_within(before.range());
         self.text.extend_from_slice(b", ");
         self.text.extend_from_slice(member);
         self.entries[last].value = Span { start, length: place(self.text.len()) - start };
@@ -271,6 +348,32 @@ mod tests {
         assert_eq!(all.get(Name::Host), Some(b"a".as_slice()));
         assert_eq!(all.named(b"x-ONE"), Some(b"1".as_slice()));
         assert!(all.has(Name::Via) && !all.has(Name::Te));
+    }
+
+    #[test]
+    fn lines_are_written_as_they_came() {
+        let text = b"GET / HTTP/1.1\r\nHost: a\r\nX:1\r\nY: 2\r\nZ: 3\r\n\r\n";
+        let mut marks = Marks::default();
+        for (name, letters, value) in [("Host", 16, 22), ("X", 25, 27), ("Y", 30, 33), ("Z", 36, 39)] {
+            let (letters, value) = (Span::between(letters, letters + name.len()), Span::between(value, value + 1));
+            marks.push(Name::of(name.as_bytes()), letters, value);
+        }
+        let mut fields = marks.over(text, 0);
+        let written = |fields: &Fields, left_out: &[Name]| {
+            let mut out = Vec::new();
+            fields.write_lines(Names::of(left_out), &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(written(&fields, &[]), "Host: a\r\nX: 1\r\nY: 2\r\nZ: 3\r\n");
+        assert_eq!(written(&fields, &[Name::Host]), "X: 1\r\nY: 2\r\nZ: 3\r\n");
+        fields.add(Name::Via, b"b");
+        fields.append(Name::Host, b"c");
+        fields.retain(|field| field.letters != b"Y");
+        assert_eq!(written(&fields, &[]), "Host: a, c\r\nX: 1\r\nZ: 3\r\nvia: b\r\n");
+        assert_eq!(written(&Fields::default(), &[]), "");
+        // What only looks like a line.
+        let odd: Fields = [("a", "b"), (": ", "\r\n")].into_iter().collect();
+        assert_eq!(written(&odd, &[]), "a: b\r\n: : \r\n\r\n");
     }
 
     #[test]

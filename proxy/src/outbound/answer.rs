@@ -1,15 +1,13 @@
 //! The response's body, and what must end with it: the deadline of the whole request, and the record.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::time::Sleep;
 
 use super::record::Record;
 use crate::error::ProxyError;
+use crate::http::timer::LazyTimer;
 use crate::message::Frame;
 use crate::message::body::Body;
 use crate::upstream::response_body::UpstreamBody;
@@ -33,7 +31,23 @@ struct FromUpstream {
 struct Deadline {
     began: Instant,
     until: Instant,
-    sleep: Pin<Box<Sleep>>,
+    timer: LazyTimer,
+    /// Frames that were ready at once since it was looked at the clock.
+    frames: u32,
+}
+
+/// So many frames may be ready at once before it is looked at the clock.
+const FRAMES_UNTIMED: u32 = 16;
+
+impl Deadline {
+    fn is_over(&mut self) -> bool {
+        self.frames += 1;
+        if self.frames < FRAMES_UNTIMED {
+            return false;
+        }
+        self.frames = 0;
+        self.until <= Instant::now()
+    }
 }
 
 impl AnswerBody {
@@ -47,7 +61,8 @@ impl AnswerBody {
         let deadline = until.filter(|_| !body.is_end()).map(|until| Deadline {
             began,
             until,
-            sleep: Box::pin(tokio::time::sleep_until(until.into())),
+            timer: LazyTimer::default(),
+            frames: 0,
         });
         Self(Kind::Upstream(Box::new(FromUpstream { body, deadline, record, over: is_bodiless })))
     }
@@ -56,7 +71,7 @@ impl AnswerBody {
 impl FromUpstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ProxyError>>> {
         // A response that always has more is bound by it too.
-        if self.deadline.as_ref().is_some_and(|deadline| deadline.until <= Instant::now()) {
+        if self.deadline.as_mut().is_some_and(Deadline::is_over) {
             return Poll::Ready(Some(Err(self.too_late())));
         }
         let polled = self.body.poll_frame(cx);
@@ -84,7 +99,7 @@ impl FromUpstream {
 
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<ProxyError> {
         match &mut self.deadline {
-            Some(deadline) => deadline.sleep.as_mut().poll(cx).map(|()| self.too_late()),
+            Some(deadline) => deadline.timer.poll_until(deadline.until, cx).map(|()| self.too_late()),
             None => Poll::Pending,
         }
     }

@@ -5,10 +5,10 @@
 //! if no byte of it was sent or its method is idempotent (RFC 9112 section 9.3.1).
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Method;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::{RetryMethods, RetryOn};
 
@@ -18,48 +18,36 @@ use super::record::Record;
 use super::way::Exact;
 use crate::endpoint::LiveEndpoint;
 use crate::error::{ProxyError, Replay, chain};
-use crate::http::grpc;
+use crate::http::{grpc, timer};
 use crate::message::ResponseHead;
 use crate::resilience::budget;
 use crate::resilience::outlier::Outcome;
 use crate::resilience::retry::{Failure, Refusal, Request, Verdict, decide, is_idempotent};
-use crate::resilience::timeout::Deadlines;
 use crate::state::local::LocalCluster;
 use crate::upstream::request_body::ClientFault;
 use crate::upstream::response_body::UpstreamBody;
 
-/// A response head that goes to the client.
-pub(super) struct Answered {
-    pub(super) head: ResponseHead,
-    pub(super) body: UpstreamBody,
-    /// There is no body to the response whatever it says.
-    pub(super) is_head: bool,
-    pub(super) upgrade: Option<Vec<u8>>,
-    pub(super) deadlines: Deadlines,
-}
-
 /// All tries, within the deadline of the whole request.
-pub(super) async fn exchange(walk: Walk<'_>, record: &mut Record) -> Result<Answered, ProxyError> {
+pub(super) async fn exchange(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
     budget::note_request(&walk.cluster.live, record.started());
-    let answered = match walk.deadlines.response_head() {
-        None => tries(&walk, record).await,
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), tries(&walk, record)).await {
-            Ok(answered) => answered,
-            Err(_) => {
-                let now = Instant::now();
-                let after = now.saturating_duration_since(record.started());
-                if walk.body.is_whole() {
-                    record.judge(Outcome::LocalFailure, now);
-                    Err(ProxyError::RequestTimeout { after })
-                } else {
-                    // Nobody can answer what has not been asked yet.
-                    Err(ProxyError::ClientIdle { after })
-                }
-            }
-        },
+    let answered = {
+        let mut trying = pin!(tries(walk, record));
+        match walk.deadlines.response_head() {
+            None => Some(trying.await),
+            Some(deadline) => timer::within(&walk.client.timer, deadline, trying.as_mut()).await,
+        }
     };
-    let is_head = walk.head.method == Method::HEAD;
-    answered.map(|(head, body)| Answered { is_head, head, body, upgrade: walk.upgrade, deadlines: walk.deadlines })
+    answered.unwrap_or_else(|| {
+        let now = Instant::now();
+        let after = now.saturating_duration_since(record.started());
+        if walk.body.is_whole() {
+            record.judge(Outcome::LocalFailure, now);
+            Err(ProxyError::RequestTimeout { after })
+        } else {
+            // Nobody can answer what has not been asked yet.
+            Err(ProxyError::ClientIdle { after })
+        }
+    })
 }
 
 async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {

@@ -2,11 +2,11 @@
 //! date when the worker next looks and the swap holds another view.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::Cache;
+use rustc_hash::FxHashMap;
 
 use super::view::{SharedView, View};
 use crate::balance::Balancer;
@@ -25,7 +25,7 @@ pub struct LocalCluster {
 #[derive(Debug)]
 pub struct LocalView {
     pub view: Arc<View>,
-    pub clusters: HashMap<Arc<str>, Rc<LocalCluster>>,
+    pub clusters: FxHashMap<Arc<str>, Rc<LocalCluster>>,
 }
 
 /// Where a worker looks.

@@ -1,11 +1,11 @@
 //! The whole truth at one moment: resources, routing tables made of them, and live clusters that all workers share.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use mesh_core::model::resource::{Listener, Resources};
+use rustc_hash::FxHashMap;
 
 use crate::endpoint::LiveCluster;
 use crate::route::Router;
@@ -17,8 +17,8 @@ pub struct View {
     /// Grows by one with each change.
     pub number: u64,
     pub resources: Arc<Resources>,
-    pub routers: HashMap<Arc<str>, Arc<Router>>,
-    pub clusters: HashMap<Arc<str>, Arc<LiveCluster>>,
+    pub routers: FxHashMap<Arc<str>, Arc<Router>>,
+    pub clusters: FxHashMap<Arc<str>, Arc<LiveCluster>>,
     /// What captured connections may have dialled.
     pub book: AddressBook,
 }

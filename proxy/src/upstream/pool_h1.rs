@@ -10,10 +10,11 @@
 //! used again; one that the peer closes in between is found out by the exchange, which may then be replayed.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use super::h1::H1Connection;
 use crate::endpoint::{ClusterStats, LiveEndpoint};
@@ -66,7 +67,7 @@ pub struct PoolCounters {
 #[derive(Default)]
 pub struct PoolH1 {
     #[expect(clippy::vec_box, reason = "a connection is large, and moves between pool, request and body")]
-    idle: RefCell<HashMap<PoolKey, Vec<Box<H1Connection>>>>,
+    idle: RefCell<FxHashMap<PoolKey, Vec<Box<H1Connection>>>>,
     pub counters: PoolCounters,
 }
 

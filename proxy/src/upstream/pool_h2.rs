@@ -4,12 +4,12 @@
 //! stream, and is dropped when its last one ends.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -63,7 +63,7 @@ struct Slot {
 /// One worker's h2 connections.
 #[derive(Default)]
 pub struct PoolH2 {
-    slots: RefCell<HashMap<PoolKey, Slot>>,
+    slots: RefCell<FxHashMap<PoolKey, Slot>>,
 }
 
 /// A place for one stream.
