@@ -120,3 +120,7 @@ fn told_to_end() -> anyhow::Result<impl Future<Output = ()>> {
         tracing::info!("draining");
     })
 }
+
+/// Many small pieces, taken and given back in any order by one thread: that is what it is best at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

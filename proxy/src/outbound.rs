@@ -6,11 +6,13 @@
 //! bottom.
 
 use std::cell::RefCell;
+use std::future::{Future, ready};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::{Method, StatusCode, Version};
 use mesh_core::model::protocol::UpstreamProtocol;
 
@@ -19,7 +21,7 @@ use crate::http::access_log::AccessLog;
 use crate::http::asked::{Answer, Asked};
 use crate::http::client::Client;
 use crate::http::{date, grpc, headers, refuse};
-use crate::message::body::{Body, ClientBody, Interim};
+use crate::message::body::{Body, Interim};
 use crate::message::name::Name;
 use crate::message::{RequestHead, ResponseHead};
 use crate::metrics::{ClusterMetrics, Spoken, WorkerMetrics};
@@ -74,16 +76,16 @@ const HEXADECIMAL: [[u8; 2]; 256] = {
 };
 
 /// One request on its way, apart from its body.
-struct Walk<'w> {
-    worker: &'w Rc<Worker>,
-    client: &'w Rc<Client>,
-    way: &'w Way,
+struct Walk {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    way: Rc<Way>,
     cluster: Rc<LocalCluster>,
     /// The only endpoint that may take it.
     exact: Option<Exact>,
     head: RequestHead,
     body: ReplayableBody,
-    interim: &'w dyn Interim,
+    interim: Rc<dyn Interim>,
     /// The protocol it wants to switch to.
     upgrade: Option<Vec<u8>>,
     protocol: UpstreamProtocol,
@@ -139,12 +141,12 @@ impl Worker {
 }
 
 /// Answers one request. Whatever goes wrong becomes a response with its reason; what goes wrong later ends its body.
-pub async fn answer(
+pub fn answer(
     worker: Rc<Worker>,
     client: Rc<Client>,
     way: Rc<Way>,
     asked: Asked,
-) -> Answer<AnswerBody, Switched> {
+) -> impl Future<Output = Answer<AnswerBody, Switched>> {
     let started = Instant::now();
     let Asked { head, body, interim } = asked;
     let version = head.version;
@@ -159,42 +161,38 @@ pub async fn answer(
     record.note_head(&head);
 
     // Whom it is for, and which cluster that is. Nothing is known about the destination yet.
-    let arrived = Arrived { head, body, interim: &*interim };
-    let mut walk = match prepare(&worker, &client, &way, arrived, started, &mut record) {
+    let asked = Asked { head, body, interim };
+    let mut walk = match prepare(worker, client, way, asked, started, &mut record) {
         Ok(walk) => walk,
-        Err(error) => return refused(error, is_grpc, record),
+        Err(error) => return Either::Left(ready(refused(error, is_grpc, record))),
     };
     // May it go at all: one place among the requests under way.
     let permit = match walk.acquire(Limit::Requests) {
         Ok(permit) => permit,
-        Err(error) => return refused(error, is_grpc, record),
+        Err(error) => return Either::Left(ready(refused(error, is_grpc, record))),
     };
-    // Which endpoint, a connection, the exchange, and once more where that may help.
-    let (head, body) = match retry::exchange(&walk, &mut record).await {
-        Ok(answered) => answered,
-        Err(error) => return refused(error, is_grpc, record),
-    };
-    record.hold(permit);
-    respond(&mut walk, head, body, record)
-}
-
-/// A request as it came.
-struct Arrived<'w> {
-    head: RequestHead,
-    body: Option<ClientBody>,
-    interim: &'w dyn Interim,
+    // Which endpoint, a connection, the exchange, and once more where that may help. Only this waits, and so only what it needs
+    // is kept in the future that waits.
+    Either::Right(async move {
+        let (head, body) = match retry::exchange(&walk, &mut record).await {
+            Ok(answered) => answered,
+            Err(error) => return refused(error, is_grpc, record),
+        };
+        record.hold(permit);
+        respond(&mut walk, head, body, record)
+    })
 }
 
 /// From the request head to a walk that knows its cluster.
-fn prepare<'w>(
-    worker: &'w Rc<Worker>,
-    client: &'w Rc<Client>,
-    way: &'w Way,
-    arrived: Arrived<'w>,
+fn prepare(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    way: Rc<Way>,
+    asked: Asked,
     now: Instant,
     record: &mut Record,
-) -> Result<Walk<'w>, ProxyError> {
-    let Arrived { mut head, body, interim } = arrived;
+) -> Result<Walk, ProxyError> {
+    let Asked { mut head, body, interim } = asked;
     headers::settle_authority(&mut head).map_err(|problem| ProxyError::BadRequest { problem })?;
     record.note_authority(&head);
     let authority = head.authority().unwrap_or_default();
@@ -202,7 +200,7 @@ fn prepare<'w>(
         return Err(ProxyError::TunnelRefused { authority: String::from_utf8_lossy(authority).into_owned() });
     }
     headers::count_forward(&mut head)?;
-    let (cluster, exact) = route(worker, client, way, head.authority().unwrap_or_default())?;
+    let (cluster, exact) = route(&worker, &client, &way, head.authority().unwrap_or_default())?;
     record.destined(&cluster, exact.is_some());
     let upgrade = headers::wanted_upgrade(&head);
     headers::strip_hop_by_hop(&mut head.fields);
@@ -273,7 +271,7 @@ fn route(
     Ok((cluster(name)?, None))
 }
 
-impl Walk<'_> {
+impl Walk {
     /// One place under a limit of the cluster's circuit.
     fn acquire(&self, limit: Limit) -> Result<Permit, ProxyError> {
         acquire(&self.cluster, limit)
@@ -289,7 +287,7 @@ fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
 
 /// The response of an endpoint, as the client gets it.
 fn respond(
-    walk: &mut Walk<'_>,
+    walk: &mut Walk,
     mut head: ResponseHead,
     mut body: UpstreamBody,
     mut record: Record,
@@ -365,4 +363,20 @@ fn refused(error: ProxyError, is_grpc: bool, mut record: Record) -> Answer<Answe
     let is_last = error.leaves_request_unread();
     let body = AnswerBody::local(text, record);
     if is_last { Answer::Last(head, body) } else { Answer::Response(head, body) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room<A, B, C, D, F>(_: impl Fn(A, B, C, D) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_request_that_waits_takes_little_room() {
+        // It is taken and given back for each request.
+        let bytes = room(answer);
+        assert!(bytes <= 1536, "{bytes} bytes");
+    }
 }

@@ -42,7 +42,7 @@ impl From<ProxyError> for FailedTry {
 /// Sends the request to `endpoint` and waits for the response head. `fresh`: on a new connection, since old ones have just
 /// turned out to be dead.
 pub(super) async fn run(
-    walk: &Walk<'_>,
+    walk: &Walk,
     endpoint: &Arc<LiveEndpoint>,
     address: SocketAddr,
     fresh: bool,
@@ -55,7 +55,7 @@ pub(super) async fn run(
 }
 
 async fn over_h1(
-    walk: &Walk<'_>,
+    walk: &Walk,
     endpoint: &Arc<LiveEndpoint>,
     key: PoolKey,
     fresh: bool,
@@ -73,7 +73,7 @@ async fn over_h1(
 }
 
 /// Passes interim responses on.
-fn tell_interim(walk: &Walk<'_>) -> impl FnMut(ResponseHead) {
+fn tell_interim(walk: &Walk) -> impl FnMut(ResponseHead) {
     |mut head| {
         headers::strip_hop_by_hop_of_response(&mut head.fields);
         // Nothing follows it (RFC 9110 section 8.6).
@@ -82,15 +82,15 @@ fn tell_interim(walk: &Walk<'_>) -> impl FnMut(ResponseHead) {
     }
 }
 
-async fn open_h1(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
+async fn open_h1(walk: &Walk, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
     let _pending = walk.acquire(Limit::Pending)?;
-    let permit = connection_permit(walk.worker, &walk.cluster)?;
+    let permit = connection_permit(&walk.worker, &walk.cluster)?;
     let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
     Ok(H1Connection::new(key, endpoint, stream, permit))
 }
 
 async fn over_h2(
-    walk: &Walk<'_>,
+    walk: &Walk,
     endpoint: &Arc<LiveEndpoint>,
     key: &PoolKey,
 ) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
@@ -103,7 +103,7 @@ async fn over_h2(
 }
 
 /// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.
-async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey) -> Result<H2Stream, ProxyError> {
+async fn stream_h2(walk: &Walk, endpoint: &Arc<LiveEndpoint>, key: &PoolKey) -> Result<H2Stream, ProxyError> {
     // Those who wait for one connection give up together.
     let began = Instant::now();
     let until = walk.deadlines.connect(began);
@@ -119,7 +119,7 @@ async fn stream_h2(walk: &Walk<'_>, endpoint: &Arc<LiveEndpoint>, key: &PoolKey)
             }
             Checkout::Connect(connecting) => {
                 let _pending = walk.acquire(Limit::Pending)?;
-                let permit = connection_permit(walk.worker, &walk.cluster)?;
+                let permit = connection_permit(&walk.worker, &walk.cluster)?;
                 let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
                 return Ok(connecting.opened(endpoint, stream, permit));
             }

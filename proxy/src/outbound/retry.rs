@@ -28,7 +28,7 @@ use crate::upstream::request_body::ClientFault;
 use crate::upstream::response_body::UpstreamBody;
 
 /// All tries, within the deadline of the whole request.
-pub(super) async fn exchange(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
+pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
     budget::note_request(&walk.cluster.live, record.started());
     let answered = {
         let mut trying = pin!(tries(walk, record));
@@ -50,7 +50,7 @@ pub(super) async fn exchange(walk: &Walk<'_>, record: &mut Record) -> Result<(Re
     })
 }
 
-async fn tries(walk: &Walk<'_>, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
+async fn tries(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
     let policy = &walk.cluster.live.policy().retry;
     let idempotent = is_idempotent(walk.head.method.as_str());
     let mut tried: Vec<EndpointId> = Vec::new();
@@ -153,7 +153,7 @@ impl Chosen {
     }
 }
 
-fn choose(walk: &Walk<'_>, tried: &[EndpointId], now: Instant) -> Result<Chosen, ProxyError> {
+fn choose(walk: &Walk, tried: &[EndpointId], now: Instant) -> Result<Chosen, ProxyError> {
     if let Some(exact) = &walk.exact {
         return Ok(Chosen::only(exact.clone()));
     }
@@ -176,7 +176,7 @@ pub(super) fn pick(
     picked.map_err(|why| ProxyError::NoHealthyUpstream { cluster: Arc::clone(cluster.live.name()), why })
 }
 
-impl Walk<'_> {
+impl Walk {
     /// Whether it was the client that broke the exchange off.
     fn client_fault(&self) -> Option<ProxyError> {
         self.body.take_fault().map(|fault| match fault {
