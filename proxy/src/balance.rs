@@ -17,7 +17,7 @@ use mesh_core::model::policy::Balance;
 use mesh_core::model::reason::Reason;
 use thiserror::Error;
 
-use crate::endpoint::level::Level;
+use crate::endpoint::level::{Level, Place};
 use crate::endpoint::{LiveCluster, LiveEndpoint};
 
 pub mod least_request; // power of two choices
@@ -147,14 +147,14 @@ impl Balancer {
 }
 
 impl Candidates<'_> {
-    pub(crate) fn endpoint(&self, position: usize) -> &LiveEndpoint {
-        endpoint_at(self.cluster, self.level, position)
+    pub(crate) fn place(&self, position: usize) -> &Place {
+        self.level.place(position)
     }
 
     pub(crate) fn may_take(&self, position: usize) -> bool {
-        let endpoint = self.endpoint(position);
-        let ejected = !self.with_ejected && endpoint.stats.ejected_until_ms() > self.clock_ms;
-        !ejected && !self.tried.contains(endpoint.id())
+        let ejected = !self.with_ejected && self.place(position).stats.ejected_until_ms() > self.clock_ms;
+        let was_tried = || self.tried.contains(endpoint_at(self.cluster, self.level, position).id());
+        !ejected && (self.tried.is_empty() || !was_tried())
     }
 }
 

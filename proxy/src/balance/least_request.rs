@@ -69,7 +69,7 @@ fn small(candidates: &Candidates<'_>, point: u64, random: &mut fastrand::Rng) ->
     let mut weights = [0; SMALL_LEVEL];
     for (position, weight) in weights.iter_mut().enumerate().take(candidates.level.members().len()) {
         if candidates.may_take(position) {
-            *weight = u64::from(candidates.endpoint(position).target.weight);
+            *weight = u64::from(candidates.place(position).weight);
         }
     }
     let total = weights.iter().sum();
@@ -111,7 +111,7 @@ fn one_by_one(candidates: &Candidates<'_>, random: &mut fastrand::Rng) -> Option
     let mut weight_total = 0;
     let mut chosen = None;
     for position in (0..candidates.level.members().len()).filter(|position| candidates.may_take(*position)) {
-        let weight = u64::from(candidates.endpoint(position).target.weight);
+        let weight = u64::from(candidates.place(position).weight);
         weight_total += weight;
         // Each replaces the one chosen so far with the probability of its share (weighted reservoir sampling).
         if random.u64(0..weight_total) < weight {
@@ -129,9 +129,9 @@ fn is_left(
     weight_total: u64,
     random: &mut fastrand::Rng,
 ) -> bool {
-    let (first, second) = (candidates.endpoint(first), candidates.endpoint(second));
+    let (first, second) = (candidates.place(first), candidates.place(second));
     let (load, other_load) = (f64::from(first.stats.active_requests()), f64::from(second.stats.active_requests()));
-    let (weight, other_weight) = (f64::from(first.target.weight), f64::from(second.target.weight));
+    let (weight, other_weight) = (f64::from(first.weight), f64::from(second.weight));
     if weight == other_weight {
         return load > other_load;
     }

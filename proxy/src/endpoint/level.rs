@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::LiveEndpoint;
+use super::{EndpointStats, LiveEndpoint};
 
 /// Endpoints of one priority, all ready and with a weight.
 #[derive(Debug)]
@@ -14,9 +14,19 @@ pub struct Level {
     /// Indices into the cluster's endpoints, ascending.
     members: Vec<u32>,
     /// By position in `members`.
+    places: Vec<Place>,
+    /// By position in `members`.
     columns: Vec<Column>,
     weight_total: u64,
     weights_equal: bool,
+}
+
+/// What a balancer has to know of one member. They stand side by side, since among many endpoints it is memory that a choice waits
+/// for: a member costs it two lines of cache, this one and its counters.
+#[derive(Debug)]
+pub struct Place {
+    pub stats: Arc<EndpointStats>,
+    pub weight: u32,
 }
 
 /// One column of the alias table: of a coin from 0 to the total weight, less than `own` means this column's member, the rest
@@ -42,11 +52,15 @@ impl Level {
     }
 
     fn new(priority: u32, members: Vec<u32>, endpoints: &[Arc<LiveEndpoint>]) -> Self {
-        let weights: Vec<u64> =
-            members.iter().map(|member| u64::from(endpoints[*member as usize].target.weight)).collect();
+        let place = |member: &u32| {
+            let endpoint = &endpoints[*member as usize];
+            Place { stats: Arc::clone(&endpoint.stats), weight: endpoint.target.weight }
+        };
+        let places: Vec<Place> = members.iter().map(place).collect();
+        let weights: Vec<u64> = places.iter().map(|place| u64::from(place.weight)).collect();
         let weight_total = weights.iter().sum();
         let weights_equal = weights.windows(2).all(|two| two[0] == two[1]);
-        Self { priority, columns: alias_table(&weights, weight_total), members, weight_total, weights_equal }
+        Self { priority, columns: alias_table(&weights, weight_total), members, places, weight_total, weights_equal }
     }
 
     #[must_use]
@@ -58,6 +72,12 @@ impl Level {
     #[must_use]
     pub fn members(&self) -> &[u32] {
         &self.members
+    }
+
+    /// By position in [`Self::members`].
+    #[must_use]
+    pub fn place(&self, position: usize) -> &Place {
+        &self.places[position]
     }
 
     #[must_use]
@@ -76,6 +96,9 @@ impl Level {
     pub fn draw(&self, point: u64) -> usize {
         let wide = u128::from(point) * self.columns.len() as u128;
         let (column, rest) = ((wide >> 64) as usize, wide as u64);
+        if self.weights_equal {
+            return column;
+        }
         let coin = ((u128::from(rest) * u128::from(self.weight_total)) >> 64) as u64;
         let Column { own, alias } = self.columns[column];
         if coin < own { column } else { alias as usize }
@@ -87,9 +110,10 @@ impl Level {
     /// When it is empty, or holds an endpoint of another priority or one that takes no requests.
     pub fn check_invariants(&self, endpoints: &[Arc<LiveEndpoint>]) {
         assert!(!self.members.is_empty(), "an empty level");
-        assert_eq!(self.members.len(), self.columns.len());
-        for member in &self.members {
+        assert_eq!((self.places.len(), self.columns.len()), (self.members.len(), self.members.len()));
+        for (member, place) in self.members.iter().zip(&self.places) {
             let endpoint = &endpoints[*member as usize];
+            assert!(Arc::ptr_eq(&place.stats, &endpoint.stats) && place.weight == endpoint.target.weight);
             assert!(
                 endpoint.takes_requests() && endpoint.target.priority == self.priority,
                 "{} is misfiled",
