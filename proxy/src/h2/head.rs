@@ -250,7 +250,10 @@ fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 19 {
         return None;
     }
-    value.iter().try_fold(0u64, |all, digit| digit.is_ascii_digit().then(|| all * 10 + u64::from(digit - b'0')))
+    let number =
+        value.iter().try_fold(0u64, |all, digit| digit.is_ascii_digit().then(|| all * 10 + u64::from(digit - b'0')));
+    // As HTTP/1.1 takes it: many recipients count in 63 bits.
+    number.filter(|length| i64::try_from(*length).is_ok())
 }
 
 fn is_token(text: &[u8]) -> bool {
