@@ -25,6 +25,8 @@ mod exchange; // one message, while it is under way
 mod upgrade; // connections that become something else
 mod hostile; // peers that mean harm
 mod bounded; // and what they cost
+mod h2; // frames
+mod downgrade; // one version on one side, another on the other
 
 use libtest_mimic::Arguments;
 
@@ -55,6 +57,7 @@ fn main() {
         scenario::trials("upgrade", upgrade::SCENARIOS),
         scenario::trials("hostile", hostile::SCENARIOS),
         scenario::trials("bounded", bounded::SCENARIOS),
+        downgrade::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -19,17 +19,44 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 /// Nothing is tried twice and nobody is ejected: what a case sees is one exchange.
-const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";
+pub const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";
 
 /// A client that says nothing more is not waited for long, so that a failing case ends soon.
-const LIMITS: &str = "limits: { header_timeout: 15s, body_idle_timeout: 15s, idle_timeout: 25s }";
+pub const LIMITS: &str = "limits: { header_timeout: 15s, body_idle_timeout: 15s, idle_timeout: 25s }";
 
 /// Both end when dropped.
 pub struct World {
     pub proxy: SocketAddr,
     pub backend: Backend,
+    _running: Running,
+}
+
+/// A proxy; it ends when dropped.
+pub struct Running {
+    pub address: SocketAddr,
     _told: watch::Sender<Arc<Resources>>,
     _shutdown: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// One listener for one service, with these settings of both.
+    pub fn start(listener: &str, service: &str) -> Self {
+        let file = format!(
+            "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
+             services:\n  web: {{ {service} }}\n"
+        );
+        let parsed = mesh_proxy::config::parse("case", &file).unwrap_or_else(|problems| panic!("{problems}"));
+        let (told, resources) = watch::channel(parsed.resources.into());
+        let options = Options { workers: 1, drain_timeout: Duration::from_millis(10), ..Options::default() };
+        let app = RUNTIME.block_on(App::bind(options, resources)).unwrap();
+        let address = *app.addresses().values().next().expect("the file has a listener");
+        let (shutdown, ended) = oneshot::channel::<()>();
+        RUNTIME.spawn(app.run(async move {
+            // Told or dropped: both mean the end.
+            let _ = ended.await;
+        }));
+        Self { address, _told: told, _shutdown: shutdown }
+    }
 }
 
 impl World {
@@ -39,22 +66,9 @@ impl World {
 
     /// With these settings of the listener.
     pub fn between(backend: Backend, listener: &str) -> Self {
-        let file = format!(
-            "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
-             services:\n  web: {{ endpoints: [ {{ address: \"{}\" }} ], {SERVICE} }}\n",
-            backend.address
-        );
-        let parsed = mesh_proxy::config::parse("case", &file).unwrap_or_else(|problems| panic!("{problems}"));
-        let (told, resources) = watch::channel(parsed.resources.into());
-        let options = Options { workers: 1, drain_timeout: Duration::from_millis(10), ..Options::default() };
-        let app = RUNTIME.block_on(App::bind(options, resources)).unwrap();
-        let proxy = *app.addresses().values().next().expect("the file has a listener");
-        let (shutdown, ended) = oneshot::channel::<()>();
-        RUNTIME.spawn(app.run(async move {
-            // Told or dropped: both mean the end.
-            let _ = ended.await;
-        }));
-        Self { proxy, backend, _told: told, _shutdown: shutdown }
+        let service = format!("endpoints: [ {{ address: \"{}\" }} ], {SERVICE}", backend.address);
+        let running = Running::start(listener, &service);
+        Self { proxy: running.address, backend, _running: running }
     }
 
     pub fn client(&self) -> Client {
