@@ -398,6 +398,11 @@ async fn http(
                 ConnectionEnd::BadRequest
             }
         }
+        server_h1::Served::Foreign(error) => {
+            tracing::debug!(peer = %client.peer, error = %chain(&error), "a connection speaks another protocol");
+            outbound::unheard(worker, &client, &way, Spoken::Http1, Told::Nothing, &error);
+            ConnectionEnd::BadRequest
+        }
         server_h1::Served::Switched(stream, switched) => {
             switched.run(stream).await;
             ConnectionEnd::Closed

@@ -24,6 +24,9 @@ pub enum Verdict {
 /// What an h2 client begins with (RFC 9113 section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// Whoever says so much speaks h2, be it wrongly.
+const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
 /// The longest method taken for one; registered ones have at most 17 characters (`UPDATEREDIRECTREF`).
 const METHOD_LEN_MAX: usize = 24;
 
@@ -36,6 +39,9 @@ pub fn detect(bytes: &[u8]) -> Verdict {
     let compared = bytes.len().min(PREFACE.len());
     if bytes[..compared] == PREFACE[..compared] {
         return if compared == PREFACE.len() { Verdict::Known(Detected::Http2) } else { Verdict::MoreBytes };
+    }
+    if bytes.starts_with(PREFACE_LINE) {
+        return Verdict::Known(Detected::Http2);
     }
     if bytes[0] == 0x16 {
         return tls(bytes);
@@ -105,6 +111,8 @@ mod tests {
         check(b"PRI * HTTP/2.0\r\n\r\nSM\r\n", None);
         check(PREFACE, Some(Detected::Http2));
         check(b"PRI * HTTP/2.1", Some(Detected::Http1));
+        check(b"PRI * HTTP/2.0\r\nH", Some(Detected::Http2));
+        check(b"PRI * HTTP/2.0\r\n\r\nSN", Some(Detected::Http2));
         check(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01], Some(Detected::Tls));
         check(&[0x16], None);
         check(&[0x16, 0x05], Some(Detected::Raw));

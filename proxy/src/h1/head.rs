@@ -178,6 +178,18 @@ fn early(input: &[u8]) -> Result<(), BadHead> {
     }
 }
 
+/// Whether a first line is of some other protocol: words that no request line could be meant by, with neither a target nor a version
+/// of HTTP among them.
+#[must_use]
+pub fn is_foreign(input: &[u8]) -> bool {
+    let line = &input[..memchr(b'\r', input).unwrap_or(input.len())];
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(first), Some(second), Some(_)) = (words.next(), words.next(), words.next()) else { return false };
+    let is_word = |word: &[u8]| !word.is_empty() && word.iter().all(|byte| is_token(*byte) && *byte != b'*');
+    let names_http = line.windows(4).any(|part| part.eq_ignore_ascii_case(b"HTTP"));
+    is_word(first) && is_word(second) && !names_http
+}
+
 /// The head that `text` begins with.
 fn request(text: &[u8], limits: HeadLimits) -> Result<Whole<RequestHead>, BadHead> {
     let end = line_end(text)?;

@@ -54,6 +54,8 @@ pub enum Served<S> {
     Drained,
     /// What came was no request, or came too slowly. The client was told.
     Refused(ProxyError),
+    /// What came first is of another protocol: whoever sent it could not read an answer, and might take it for something else.
+    Foreign(ProxyError),
     /// It broke off, or a response was cut.
     Broken(Broken),
     /// It is something else now. What was read beyond the request has been put back.
@@ -183,6 +185,10 @@ impl Server<'_> {
             Err(Stopped::Idle) => return Err(Served::Idle),
             Err(Stopped::Drained) => return Err(Served::Drained),
             Err(Stopped::HeaderTimeout) => ProxyError::HeaderTimeout,
+            Err(Stopped::Broken(Broken::Head { source })) if self.connection.borrow().is_foreign() => {
+                let _: Served<()> = self.close().await;
+                return Err(Served::Foreign(ProxyError::BadMessage { source }));
+            }
             Err(Stopped::Broken(Broken::Head { source })) => ProxyError::BadMessage { source },
             Err(Stopped::Broken(broken)) => return Err(Served::Broken(broken)),
         };

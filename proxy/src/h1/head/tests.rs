@@ -158,3 +158,29 @@ fn responses() {
     }
     assert!(read("HTT").unwrap().is_none() && read("HTTP/1.1 200 OK\r\n").unwrap().is_none());
 }
+
+#[test]
+fn another_protocol_is_told_by_its_first_line() {
+    let check =
+        |line: &str, expected: bool| assert_eq!(is_foreign(format!("{line}\r\n").as_bytes()), expected, "{line}");
+    for line in ["INVALID CONNECTION PREFACE", "MAIL FROM you", "a b c d"] {
+        check(line, true);
+    }
+    for line in [
+        "",
+        "nonsense",
+        "two words",
+        "GET / HTTP/1.1",
+        "GET / ICY/1.1",
+        "GET x HTTP/1.1",
+        "GET x http/1.1",
+        "OPTIONS * ICY/1.1",
+        "CONNECT a:80 ICY/1.1",
+        "HTTP/1.1 200 OK",
+        "a  b",
+        "G(T x y",
+        " a b",
+    ] {
+        check(line, false);
+    }
+}

@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 
 use crate::error::Broken;
 use crate::h1::framing::Length;
-use crate::h1::head::{BadHead, HeadLimits, Scan};
+use crate::h1::head::{BadHead, HeadLimits, Scan, is_foreign};
 use crate::h1::inbox::Inbox;
 use crate::h1::outbox::Outbox;
 use crate::h1::unread::{Piece, Unread};
@@ -81,6 +81,11 @@ impl Connection {
             }
             ready!(self.poll_fill(cx, 0))?;
         }
+    }
+
+    /// Whether no request came yet, but something of another protocol.
+    pub(super) fn is_foreign(&self) -> bool {
+        self.number == 0 && is_foreign(self.inbox.bytes())
     }
 
     /// Whether more than empty lines came of a next request.
