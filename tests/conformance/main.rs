@@ -58,6 +58,7 @@ fn main() {
         scenario::trials("hostile", hostile::SCENARIOS),
         scenario::trials("bounded", bounded::SCENARIOS),
         downgrade::trials(),
+        h2::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::frame::{self, PREFACE, code, flag};
+use super::frame::{self, PREFACE, code, flag, setting};
 use super::heard::{Heard, Said, Speaker};
 use super::hpack;
 use crate::client::Delivery;
@@ -18,6 +18,8 @@ pub struct Client {
     pub polite: bool,
     delivery: Delivery,
     next: u32,
+    /// DATA, as far as it counts against the connection's window.
+    sent_bytes: u64,
 }
 
 /// The head of an ordinary request.
@@ -36,7 +38,7 @@ impl Client {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let heard = Heard::new(Speaker::Server, &[]);
-        Self { stream, heard, polite: true, delivery: Delivery::Whole, next: 1 }
+        Self { stream, heard, polite: true, delivery: Delivery::Whole, next: 1, sent_bytes: 0 }
     }
 
     /// Both sides have greeted each other.
@@ -81,6 +83,26 @@ impl Client {
         let stream = self.stream();
         self.send(frame::long_headers(stream, 0, &hpack::block(head)));
         stream
+    }
+
+    /// Sends a body as far as windows allow, and the end.
+    pub fn send_body(&mut self, stream: u32, body: &[u8]) {
+        let mut sent = 0u64;
+        let before = self.sent_bytes;
+        for piece in body.chunks(frame::FRAME_BYTES_MAX) {
+            let wanted = sent + piece.len() as u64;
+            let told = move |heard: &Heard, stream| heard.windows.get(&stream).copied().unwrap_or(0);
+            self.wait("a window", move |heard| {
+                let initial =
+                    heard.settings.get(&setting::INITIAL_WINDOW_SIZE).map_or(65_535, |value| u64::from(*value));
+                let fits = told(heard, stream) + initial >= wanted && told(heard, 0) + 65_535 >= before + wanted;
+                fits.then_some(())
+            });
+            self.send(frame::data(stream, 0, piece));
+            sent = wanted;
+        }
+        self.sent_bytes += sent;
+        self.send(frame::data(stream, flag::END_STREAM, b""));
     }
 
     pub fn finish(&self) {
@@ -136,11 +158,21 @@ impl Client {
         found.unwrap_or_else(|| panic!("the connection ended instead of {what}: {:?}", self.heard.frames))
     }
 
+    /// Streams from here on.
+    pub fn begin_at(&mut self, stream: u32) {
+        self.next = stream;
+    }
+
     /// Everything that the proxy said before it read this far.
     pub fn settle(&mut self) {
+        assert!(self.settle_or_end(), "the connection ended: {:?}", self.heard.frames);
+    }
+
+    /// The same; false if the connection ended before.
+    pub fn settle_or_end(&mut self) -> bool {
         let seen = self.heard.pongs.len();
         self.send(frame::ping(b"settled?"));
-        self.wait("an answer to PING", |heard| (heard.pongs.len() > seen).then_some(()));
+        self.wait_or_end("an answer to PING", |heard| (heard.pongs.len() > seen).then_some(())).is_some()
     }
 
     /// What came on a stream, once it is over.
