@@ -74,17 +74,22 @@ impl<B: Body> Sending<B> {
     }
 
     /// Sends as much as there is and there is room for. Ready when the last of it has been handed over, or the peer wants no more: what
-    /// it makes of that, the reader hears. A body that breaks resets the stream with `code`, so that it never looks whole.
+    /// it makes of that, the reader hears. A body that breaks resets the stream with its `code`, so that it never looks whole.
     ///
     /// # Errors
     /// Of the body.
-    pub fn poll(&mut self, stream: &Stream, code: Code, cx: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
+    pub fn poll(
+        &mut self,
+        stream: &Stream,
+        code: impl Fn(&B::Error) -> Code,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), B::Error>> {
         while !self.is_over {
             if stream.poll_room(cx).is_pending() {
                 // What has to go on goes on while the peer takes nothing.
                 let error = ready!(self.body.poll_aside(cx));
                 self.is_over = true;
-                stream.reset(code);
+                stream.reset(code(&error));
                 return Poll::Ready(Err(error));
             }
             let sent = match ready!(self.body.poll_frame(cx)) {
@@ -102,7 +107,7 @@ impl<B: Body> Sending<B> {
                 }
                 Some(Err(error)) => {
                     self.is_over = true;
-                    stream.reset(code);
+                    stream.reset(code(&error));
                     return Poll::Ready(Err(error));
                 }
             };
@@ -110,7 +115,7 @@ impl<B: Body> Sending<B> {
                 Ok(()) => {}
                 Err(SendError::HeadTooLarge { .. } | SendError::NoRoom) => {
                     self.is_over = true;
-                    stream.reset(code);
+                    stream.reset(Code::INTERNAL_ERROR);
                 }
                 Err(SendError::Over) => self.is_over = true,
             }
@@ -168,7 +173,7 @@ impl<B: Body> Exchange<B> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
         let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let sent = ready!(sending.poll(&self.stream, Code::CANCEL, cx));
+        let sent = ready!(sending.poll(&self.stream, |_| Code::CANCEL, cx));
         self.sending = None;
         Poll::Ready(sent)
     }

@@ -13,10 +13,12 @@ use super::asked::{Answer, Asked};
 use super::client::Client;
 use super::refuse;
 use super::timer::LazyTimer;
-use crate::error::ProxyError;
+use crate::error::{Broken, ProxyError};
 use crate::h2::drive::{Driver, Ended, Serve};
 use crate::h2::head::join_cookies;
-use crate::h2::{Code, Connection, ConnectionError, Limits, Link, Refused, Sending, Settings, Stream, StreamBody};
+use crate::h2::{
+    Code, Connection, ConnectionError, Limits, Link, Refused, Reset, ResetBy, Sending, Settings, Stream, StreamBody,
+};
 use crate::listen::stream::ClientStream;
 use crate::message::body::{Body, ClientBody, Interim};
 use crate::message::{RequestHead, ResponseHead};
@@ -148,6 +150,17 @@ where
     send(&stream, &head, Sending::new(body), idle_timeout).await;
 }
 
+/// What the client is told of a response that broke off. An endpoint's own word is passed on where it means the same to the client: not
+/// that a rule was broken, which the client would take for its own mistake, nor that nothing was done.
+fn reset_code(error: &ProxyError) -> Code {
+    match error {
+        ProxyError::ResponseCut {
+            source: Broken::Stream { source: Reset { code, by: ResetBy::Peer, .. } }, ..
+        } if matches!(*code, Code::CANCEL | Code::ENHANCE_YOUR_CALM) => *code,
+        _ => Code::INTERNAL_ERROR,
+    }
+}
+
 async fn send<B: Body<Error = ProxyError>>(
     stream: &Stream,
     head: &ResponseHead,
@@ -161,7 +174,7 @@ async fn send<B: Body<Error = ProxyError>>(
     let mut stalled: Option<(usize, Instant)> = None;
     std::future::poll_fn(|cx| {
         // A body that broke has reset the stream, and was counted where it broke.
-        if sending.poll(stream, Code::INTERNAL_ERROR, cx).is_ready() || stream.poll_reset(cx).is_ready() {
+        if sending.poll(stream, reset_code, cx).is_ready() || stream.poll_reset(cx).is_ready() {
             return Poll::Ready(());
         }
         let unsent = stream.unsent_bytes();

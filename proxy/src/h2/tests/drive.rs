@@ -57,7 +57,7 @@ impl Serve for Echo {
             let trailers = Some([("x-length", length.as_str())].into_iter().collect());
             let mut sending = Sending::new(Pieces { pieces, trailers });
             stream.send_response(&response, sending.is_over()).unwrap();
-            poll_fn(|cx| sending.poll(&stream, Code::INTERNAL_ERROR, cx)).await.unwrap();
+            poll_fn(|cx| sending.poll(&stream, |_| Code::INTERNAL_ERROR, cx)).await.unwrap();
         });
     }
 }
