@@ -6,6 +6,7 @@ pub mod frame; // what stands on the wire
 pub mod heard; // what one end has said
 pub mod client; // a client that sends what it is given
 pub mod origin; // an origin that answers as it is told
+pub mod world; // one proxy before one h2 origin
 mod table; // rows of frames
 mod frames; // each kind of frame
 mod streams; // states of streams, and of the connection

@@ -27,6 +27,7 @@ mod hostile; // peers that mean harm
 mod bounded; // and what they cost
 mod h2; // frames
 mod downgrade; // one version on one side, another on the other
+mod grpc; // calls
 
 use libtest_mimic::Arguments;
 
@@ -59,6 +60,7 @@ fn main() {
         scenario::trials("bounded", bounded::SCENARIOS),
         downgrade::trials(),
         h2::trials(),
+        grpc::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -5,32 +5,9 @@ use libtest_mimic::Trial;
 use crate::client::{Client, Delivery};
 use crate::h2::frame::{self, code, flag};
 use crate::h2::hpack;
-use crate::h2::origin::{Manners, Origin, Place};
+use crate::h2::origin::{Manners, Place};
+use crate::h2::world::World;
 use crate::wire::{Fields, Response};
-use crate::world::{LIMITS, Running, SERVICE};
-
-/// A proxy in front of an h2 origin.
-pub struct World {
-    pub proxy: Running,
-    pub origin: Origin,
-}
-
-impl World {
-    pub fn start(manners: Manners) -> Self {
-        let origin = Origin::start(manners);
-        let service = format!("endpoints: [ {{ address: \"{}\" }} ], protocol: http2, {SERVICE}", origin.address);
-        Self { proxy: Running::start(LIMITS, &service), origin }
-    }
-
-    /// Somebody else gets his own answer.
-    pub fn serves(&self, target: &str) {
-        let mut client = Client::connect(self.proxy.address);
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: probe\r\n\r\n"));
-        let answer = client.response("GET").entire();
-        assert_eq!((answer.status, answer.text()), (200, format!("GET {target}")), "another client's answer");
-        self.origin.sound();
-    }
-}
 
 /// A request, and all that the origin gets: pseudo-headers in the order of their names, fields as they come, body, trailers.
 type Asked = (&'static str, String, Vec<(&'static str, &'static str)>, &'static str, Vec<(&'static str, &'static str)>);

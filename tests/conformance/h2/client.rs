@@ -105,6 +105,21 @@ impl Client {
         self.send(frame::data(stream, flag::END_STREAM, b""));
     }
 
+    /// Whether anything comes, be it the end, within that time.
+    pub fn hears_within(&mut self, time: Duration) -> bool {
+        self.stream.set_read_timeout(Some(time)).unwrap();
+        let is_there = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        is_there
+    }
+
+    /// Reads what is there.
+    pub fn read_some(&mut self) {
+        if self.hears_within(Duration::from_millis(1)) {
+            self.read_more("what is there");
+        }
+    }
+
     pub fn finish(&self) {
         // It may have ended already.
         let _ = self.stream.shutdown(Shutdown::Write);

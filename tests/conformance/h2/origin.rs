@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
-use super::frame::{self, code, flag};
+use super::frame::{self, code, flag, setting};
 use super::heard::{Heard, Said, Speaker};
 use super::hpack;
 use crate::world::DEADLINE;
@@ -166,6 +166,36 @@ impl Origin {
 
     pub fn data_and_end(&self, to: Place, bytes: &[u8]) {
         self.send(to.connection, frame::data(to.stream, flag::END_STREAM, bytes));
+    }
+
+    /// Whether the proxy's windows have room for so many bytes of a body in all, if that is the only one.
+    pub fn window(&self, to: Place, bytes: usize) -> bool {
+        let log = self.shared.log();
+        let heard = &log.connections[to.connection].heard;
+        let told = |stream| heard.windows.get(&stream).copied().unwrap_or(0) as usize;
+        let initial = heard.settings.get(&setting::INITIAL_WINDOW_SIZE).map_or(65_535, |value| *value as usize);
+        told(to.stream) + initial >= bytes && told(0) + 65_535 >= bytes
+    }
+
+    /// Sends a body as far as windows allow; `meanwhile` is what happens while there is no room.
+    pub fn send_body(&self, to: Place, body: &[u8], mut meanwhile: impl FnMut()) {
+        let deadline = Instant::now() + DEADLINE;
+        let mut sent = 0;
+        for piece in body.chunks(frame::FRAME_BYTES_MAX) {
+            sent += piece.len();
+            while !self.window(to, sent) {
+                assert!(Instant::now() < deadline, "no window for {sent} bytes");
+                meanwhile();
+            }
+            self.send(to.connection, frame::data(to.stream, 0, piece));
+        }
+    }
+
+    /// Everything that the proxy said before it read this far.
+    pub fn settle(&self, connection: usize) {
+        let seen = self.shared.log().connections[connection].heard.pongs.len();
+        self.send(connection, frame::ping(b"settled?"));
+        self.wait("an answer to PING", |log| (log.connections[connection].heard.pongs.len() > seen).then_some(()));
     }
 
     pub fn reset(&self, to: Place, code: u32) {
