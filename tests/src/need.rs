@@ -51,7 +51,7 @@ fn on_path(name: &str) -> bool {
 }
 
 /// One test with its needs.
-pub fn trial(name: &str, needs: &[Need], test: fn()) -> Trial {
+pub fn trial(name: &str, needs: &[Need], test: impl FnOnce() + Send + 'static) -> Trial {
     let missing: Vec<String> = needs.iter().filter_map(|need| need.missing()).collect();
     let required = std::env::var("MESH_E2E").is_ok_and(|value| value == "1");
     if missing.is_empty() {
