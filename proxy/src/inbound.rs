@@ -23,6 +23,7 @@ use crate::error::{ProxyError, chain};
 use crate::h2::{ConnectionError, Refused};
 use crate::http::asked::Asked;
 use crate::http::client::Client;
+use crate::http::forwarded::Forwarding;
 use crate::http::server_h1::{self, serve_h1};
 use crate::http::server_h2::{self, serve_h2};
 use crate::identity::handshake::{self, HandshakeError};
@@ -196,7 +197,11 @@ impl Arrival {
 
     fn client(&self, accepted: &Accepted) -> Rc<Client> {
         let (name, held) = (Arc::clone(&self.name), accepted.held.clone());
-        Rc::new(Client::new(accepted.peer, self.dialled, self.tls().is_some(), name, self.limits, held))
+        let forwarding = match &self.listener {
+            Some(listener) => Forwarding::of(&listener.forwarded_headers, accepted.peer.ip(), self.tls().is_some()),
+            None => Forwarding::captured(),
+        };
+        Rc::new(Client::new(accepted.peer, self.dialled, forwarding, name, self.limits, held))
     }
 }
 

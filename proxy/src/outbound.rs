@@ -204,7 +204,8 @@ fn prepare(
     record.destined(&cluster, exact.is_some());
     let upgrade = headers::wanted_upgrade(&head);
     headers::strip_hop_by_hop(&mut head.fields);
-    headers::add_forwarded(&mut head.fields, &client.forwarded_for, client.tls, || worker.request_id());
+    client.forwarding.request(&mut head);
+    headers::ensure_request_id(&mut head.fields, || worker.request_id());
     record.note_request_id(&head.fields);
     let live = &cluster.live;
     let protocol = match (live.cluster().protocol, head.version) {
@@ -297,6 +298,7 @@ fn respond(
     let switched_to =
         walk.upgrade.take().filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
     headers::strip_hop_by_hop_of_response(&mut head.fields);
+    walk.client.forwarding.response(&mut head);
     record.answered(head.status.as_u16(), &head.fields);
     if is_switch {
         let problem = "the endpoint switched protocols, which nobody asked for";

@@ -19,6 +19,7 @@ mod response_head; // status lines and fields of a response
 mod response_body; // where it ends
 mod response_chunks; // its chunks and trailers, and how it is cut
 mod hop_by_hop; // what ends at a proxy
+mod forwarded; // who called, as an origin hears it
 mod interim; // what comes before a response
 mod connection; // more than one message
 mod exchange; // one message, while it is under way
@@ -49,6 +50,8 @@ fn main() {
         answered::trials("response chunks", response_chunks::rows()),
         asked::trials("hop by hop", hop_by_hop::requests()),
         answered::trials("hop by hop", hop_by_hop::responses()),
+        forwarded::trials(),
+        scenario::trials("forwarded", forwarded::SCENARIOS),
         answered::trials("interim", interim::rows()),
         scenario::trials("interim", interim::SCENARIOS),
         asked::trials("connection", connection::rows()),

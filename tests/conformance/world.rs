@@ -16,7 +16,7 @@ use crate::client::{Client, Delivery};
 pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What the proxies' main tasks run on; each has worker threads of its own.
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
+pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().expect("a runtime starts"));
 
 /// Nothing is tried twice and nobody is ejected: what a case sees is one exchange.
 pub const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";

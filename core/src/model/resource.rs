@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::endpoint::{CaptureMode, EndpointState, NetworkAddress};
+use super::forwarded::ForwardedHeaders;
 use super::names::{EndpointId, ServiceId};
 use super::policy::Policy;
 use super::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
@@ -57,6 +58,7 @@ pub struct Listener {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// How long an `auto` listener waits for a client's first bytes before it takes them for raw.
     pub detect_timeout: Duration,
+    pub forwarded_headers: ForwardedHeaders,
     pub limits: Limits,
 }
 

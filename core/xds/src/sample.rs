@@ -9,6 +9,7 @@ use fastrand::Rng;
 use ipnet::IpNet;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
+use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn};
 use mesh_core::model::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
@@ -132,6 +133,7 @@ pub(crate) fn listener(random: &mut Rng) -> Listener {
             trusted: (0..random.usize(1..3)).map(|_| IpNet::from(ip(random))).collect(),
         }),
         detect_timeout: duration(random),
+        forwarded_headers: forwarded_headers(random),
         limits: Limits {
             connections_max: number(random),
             handshake_timeout: duration(random),
@@ -142,6 +144,14 @@ pub(crate) fn listener(random: &mut Rng) -> Listener {
             header_bytes_max: random.usize(..100_000_000),
         },
     }
+}
+
+fn forwarded_headers(random: &mut Rng) -> ForwardedHeaders {
+    use ForwardPolicy::{Append, Drop, Keep, Replace};
+    let mut policy = || pick(random, &[Append, Keep, Replace, Drop]);
+    let (x_forwarded, forwarded, via) = (policy(), policy(), policy());
+    let trusted = (0..random.usize(..3)).map(|_| IpNet::from(ip(random))).collect();
+    ForwardedHeaders { trusted, x_forwarded, forwarded, via, via_name: text(random) }
 }
 
 pub(crate) fn route_table(random: &mut Rng) -> RouteTable {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mesh_core::config::section::{Bytes, Section, text_of};
+use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{
     Bind, ClientCertificate, Limits, Listener, ProxyProtocol, TlsCertificate, TlsServer, TlsVersion,
@@ -32,6 +33,7 @@ pub(super) fn read(
     let tls = read_tls(section, locate);
     let proxy_protocol = read_proxy_protocol(section);
     let detect_timeout = read_detect_timeout(section, protocol, tls.is_some());
+    let forwarded_headers = read_forwarded_headers(section);
     let limits = read_limits(section);
     let (listen, service) = (listen?, service?);
     Some(Listener {
@@ -43,6 +45,7 @@ pub(super) fn read(
         tls,
         proxy_protocol,
         detect_timeout,
+        forwarded_headers,
         limits,
     })
 }
@@ -171,10 +174,15 @@ fn read_proxy_protocol(listener: &Section<'_>) -> Option<ProxyProtocol> {
         None => {}
     }
     let section = listener.section(KEY)?;
-    let list = section.list("trusted");
-    if list.is_empty() {
+    let trusted = read_networks(&section, "trusted");
+    if section.list("trusted").is_empty() {
         listener.problem(KEY, missing);
     }
+    section.finish();
+    Some(ProxyProtocol { trusted })
+}
+
+fn read_networks(section: &Section<'_>, key: &str) -> Vec<IpNet> {
     let read = |(path, value): (String, &_)| {
         let network = text_of(value).as_deref().and_then(network);
         if network.is_none() {
@@ -183,13 +191,41 @@ fn read_proxy_protocol(listener: &Section<'_>) -> Option<ProxyProtocol> {
         }
         network
     };
-    let trusted = list.into_iter().filter_map(read).collect();
-    section.finish();
-    Some(ProxyProtocol { trusted })
+    section.list(key).into_iter().filter_map(read).collect()
 }
 
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into()))
+}
+
+fn read_forwarded_headers(listener: &Section<'_>) -> ForwardedHeaders {
+    use ForwardPolicy::{Append, Drop, Keep, Replace};
+    let words = [("append", Append), ("keep", Keep), ("replace", Replace), ("drop", Drop)];
+    let defaults = ForwardedHeaders::default();
+    let Some(section) = listener.section("forwarded_headers") else { return defaults };
+    let headers = ForwardedHeaders {
+        trusted: read_networks(&section, "trusted"),
+        x_forwarded: section.word("x_forwarded", &words).unwrap_or(defaults.x_forwarded),
+        forwarded: section.word("forwarded", &words).unwrap_or(defaults.forwarded),
+        via: section.word("via", &words).unwrap_or(defaults.via),
+        via_name: read_via_name(&section).unwrap_or(defaults.via_name),
+    };
+    let is_written = matches!(headers.via, Append | Replace);
+    if section.has("via_name") && !is_written {
+        section.problem("via_name", "is of use only with `via: append` or `via: replace`");
+    }
+    section.finish();
+    headers
+}
+
+fn read_via_name(section: &Section<'_>) -> Option<Arc<str>> {
+    let name: String = section.optional("via_name")?;
+    if !ForwardedHeaders::is_via_name(&name) {
+        let wanted =
+            "a name such as mesh or edge.example:8080 is wanted: letters, digits and few other signs, 64 at most";
+        section.problem("via_name", wanted);
+    }
+    Some(name.into())
 }
 
 fn read_limits(listener: &Section<'_>) -> Limits {

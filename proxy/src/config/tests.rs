@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::config::percent::Percent;
+use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn};
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{Bind, ClientCertificate, EndpointSource, Limits, Listener, TlsVersion};
@@ -23,7 +24,8 @@ listeners:
   - { listen: "[::1]:9999", protocol: tcp, service: api, tls: { min_version: 1.3, client_certificate: optional, client_ca: d.pem,
       certificates: [ { certificate: c.pem, key: k.pem }, { certificate: e.pem, key: f.pem, server_names: [ "*.Shop.test" ] } ] },
       proxy_protocol: { trusted: [ 10.0.0.0/8, "::1" ] } }
-  - { listen: 127.0.0.1:0, service: api, detect_timeout: 2s }
+  - { listen: 127.0.0.1:0, service: api, detect_timeout: 2s,
+      forwarded_headers: { trusted: [ 10.1.0.0/16, "::1" ], x_forwarded: keep, forwarded: append, via: replace, via_name: "edge:80" } }
   - { listen: 127.0.0.1:0, service: api }
 services:
   web:
@@ -96,6 +98,14 @@ fn the_contract_is_read_into_resources() {
     let trusted = ["10.0.0.0/8", "::1/128"].map(|network| network.parse().unwrap());
     assert_eq!(raw.proxy_protocol.as_ref().unwrap().trusted, trusted);
     let auto = &listeners["127.0.0.1:0"];
+    let headers = ForwardedHeaders {
+        trusted: ["10.1.0.0/16", "::1/128"].map(|network| network.parse().unwrap()).into(),
+        x_forwarded: ForwardPolicy::Keep,
+        forwarded: ForwardPolicy::Append,
+        via: ForwardPolicy::Replace,
+        via_name: "edge:80".into(),
+    };
+    assert_eq!((&auto.forwarded_headers, &http.forwarded_headers), (&headers, &ForwardedHeaders::default()));
     assert_eq!((auto.detect_timeout, raw.detect_timeout), (seconds(2), Listener::DETECT_TIMEOUT));
     assert_eq!(auto.protocol, ListenProtocol::Auto);
     assert_eq!((auto.routes.as_deref(), auto.tcp_cluster.as_deref()), (Some("api"), Some("api")));
@@ -132,7 +142,10 @@ fn the_example_is_right() {
         Policy { timeout: Some(Duration::from_secs(5)), ..Policy::default() },
         "it shows the defaults"
     );
-    assert_eq!(config.resources.listeners["127.0.0.1:8081"].limits, Limits::default(), "it shows the defaults");
+    let listener = &config.resources.listeners["127.0.0.1:8081"];
+    assert_eq!(listener.limits, Limits::default(), "it shows the defaults");
+    let shown = ForwardedHeaders { trusted: Vec::new(), ..listener.forwarded_headers.clone() };
+    assert_eq!(shown, ForwardedHeaders::default(), "it shows the defaults");
     assert_eq!(config.resources.listeners.len(), 3);
 }
 
@@ -239,6 +252,20 @@ fn mistakes_within_a_listener() {
     check("proxy_protocol: true", &[&format!("proxy_protocol: true: {missing}")]);
     let network = "an address such as 10.0.0.5, or a network such as 10.0.0.0/8, is wanted";
     check("proxy_protocol: { trusted: [lb] }", &[&format!(r#"proxy_protocol.trusted[0]: "lb": {network}"#)]);
+    let headers = |keys: &str, expected: &str| {
+        check(&format!("forwarded_headers: {{ {keys} }}"), &[&format!("forwarded_headers.{expected}")]);
+    };
+    headers("trusted: [10.0.0.0/33]", &format!(r#"trusted[0]: "10.0.0.0/33": {network}"#));
+    headers("trusted: 10.0.0.1", r#"trusted: "10.0.0.1": a list is wanted"#);
+    let words = "one of append, keep, replace, drop is wanted";
+    headers("x_forwarded: apend", &format!(r#"x_forwarded: "apend": {words}; did you mean append?"#));
+    headers("forwarded: off", &format!(r#"forwarded: "off": {words}"#));
+    headers("via: true", &format!("via: true: {words}"));
+    headers("x_forwarded_for: drop", "x_forwarded_for: is not a key here; did you mean x_forwarded?");
+    let name = "a name such as mesh or edge.example:8080 is wanted: letters, digits and few other signs, 64 at most";
+    headers("via: append, via_name: a b", &format!(r#"via_name: "a b": {name}"#));
+    let no_use = "is of use only with `via: append` or `via: replace`";
+    headers("via_name: edge", &format!(r#"via_name: "edge": {no_use}"#));
     let auto = "is of use only with `protocol: auto` and without tls, where the client's first bytes are awaited";
     check("protocol: tcp, detect_timeout: 1s", &[&format!(r#"detect_timeout: "1s": {auto}"#)]);
     check("detect_timeout: 0s", &[r#"detect_timeout: "0s": more than 0s is wanted; `protocol: tcp` looks at no byte"#]);

@@ -8,6 +8,7 @@ use std::time::Instant;
 use mesh_core::model::resource::Limits;
 use mesh_core::task::drain::Drain;
 
+use super::forwarded::Forwarding;
 use super::timer::LazyTimer;
 
 /// A client's connection, as its requests see it.
@@ -16,9 +17,8 @@ pub struct Client {
     pub peer: SocketAddr,
     /// What it dialled.
     pub local: SocketAddr,
-    /// Its address, as `X-Forwarded-For` has it.
-    pub forwarded_for: Box<[u8]>,
-    pub tls: bool,
+    /// What its requests tell of who called.
+    pub forwarding: Forwarding,
     pub listener: Arc<str>,
     pub limits: Limits,
     /// For the deadlines of its requests.
@@ -36,17 +36,15 @@ impl Client {
     pub fn new(
         peer: SocketAddr,
         local: SocketAddr,
-        tls: bool,
+        forwarding: Forwarding,
         listener: Arc<str>,
         limits: Limits,
         held: Drain,
     ) -> Self {
-        let forwarded_for = peer.ip().to_canonical().to_string().into_bytes().into();
         Self {
             peer,
             local,
-            forwarded_for,
-            tls,
+            forwarding,
             listener,
             limits,
             timer: RefCell::default(),

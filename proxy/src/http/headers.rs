@@ -32,6 +32,7 @@ const KEPT: Names = Names::of(&[
     Name::Forwarded,
     Name::XForwardedFor,
     Name::XForwardedHost,
+    Name::XForwardedOther,
     Name::XForwardedProto,
 ]);
 
@@ -164,12 +165,8 @@ pub fn go_on() -> ResponseHead {
     ResponseHead::new(StatusCode::CONTINUE, Version::HTTP_11, Fields::default())
 }
 
-/// Adds the caller's address, the scheme it used, and an id for the request where it has none.
-pub fn add_forwarded(fields: &mut Fields, client: &[u8], tls: bool, request_id: impl FnOnce() -> [u8; 36]) {
-    fields.append(Name::XForwardedFor, client);
-    if !fields.has(Name::XForwardedProto) {
-        fields.add(Name::XForwardedProto, if tls { b"https" } else { b"http" });
-    }
+/// Adds an id for the request where it has none.
+pub fn ensure_request_id(fields: &mut Fields, request_id: impl FnOnce() -> [u8; 36]) {
     if !fields.has(Name::XRequestId) {
         fields.add(Name::XRequestId, &request_id());
     }

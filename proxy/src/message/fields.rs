@@ -265,15 +265,22 @@ impl Fields {
 
     /// Appends a member to the list of that (known) name.
     pub fn append(&mut self, name: Name, member: &[u8]) {
+        self.append_parts(name, &[member]);
+    }
+
+    /// Appends a member that is made of these parts.
+    pub fn append_parts(&mut self, name: Name, parts: &[&[u8]]) {
         if !self.has(name) {
-            return self.add(name, member);
+            self.add(name, b"");
         }
         let last = self.entries.iter().rposition(|entry| entry.name == name).unwrap_or_default();
         let before = self.entries[last].value;
         let start = place(self.text.len());
         self.text.extend_from_within(before.range());
-        self.text.extend_from_slice(b", ");
-        self.text.extend_from_slice(member);
+        if before.length > 0 {
+            self.text.extend_from_slice(b", ");
+        }
+        parts.iter().for_each(|part| self.text.extend_from_slice(part));
         self.entries[last].value = Span { start, length: place(self.text.len()) - start };
     }
 
@@ -396,6 +403,10 @@ mod tests {
         all.append(Name::Connection, b"z");
         all.append(Name::Via, b"1.1 mesh");
         assert_eq!(shown(&all), "Connection: close, , X-A\nconnection: Upgrade, z\nvia: 1.1 mesh\n");
+        all.append_parts(Name::Via, &[b"2", b" ", b"x"]);
+        all.push(b"te", b"");
+        all.append(Name::Te, b"trailers");
+        assert_eq!((all.get(Name::Via), all.get(Name::Te)), (Some(&b"1.1 mesh, 2 x"[..]), Some(&b"trailers"[..])));
         all.retain(|field| field.name == Name::Via);
         assert!(!all.has(Name::Connection) && all.len() == 1);
     }

@@ -33,6 +33,8 @@ pub enum Name {
     Http2Settings,
     Cookie,
     Date,
+    /// Any other `X-Forwarded-…`, and `X-Real-IP`. Also those above with `_` for `-`: to CGI and its heirs both are the same.
+    XForwardedOther,
 }
 
 /// Every known name as it is written in HTTP/1.1; h2 has it in lower case.
@@ -73,7 +75,7 @@ impl Name {
         let is = |known: Name| if name.eq_ignore_ascii_case(known.as_bytes()) { known } else { Name::Other };
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         // Length and first letter leave at most two candidates.
-        match (name.len(), first) {
+        let known = match (name.len(), first) {
             (2, _) => is(Self::Te),
             (3, _) => is(Self::Via),
             (4, b'h') => is(Self::Host),
@@ -104,24 +106,32 @@ impl Name {
             (17, b'x') => is(Self::XForwardedProto),
             (30, _) => is(Self::XEnvoyRequestTimeout),
             _ => Self::Other,
-        }
+        };
+        if known == Self::Other && first == b'x' && says_who_called(name) { Self::XForwardedOther } else { known }
     }
 
-    /// In lower case; empty for [`Name::Other`].
+    /// In lower case; empty for [`Name::Other`] and [`Name::XForwardedOther`], which stand for many.
     #[must_use]
     pub fn as_bytes(self) -> &'static [u8] {
         self.as_str().as_bytes()
     }
 
-    /// In lower case; empty for [`Name::Other`].
+    /// In lower case; empty for [`Name::Other`] and [`Name::XForwardedOther`], which stand for many.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         // The table stands in the order of the enum.
-        match self as usize {
-            0 => "",
-            place => NAMES[place - 1].1,
+        match self {
+            Self::Other | Self::XForwardedOther => "",
+            known => NAMES[known as usize - 1].1,
         }
     }
+}
+
+/// Whether it is one of the many that say who called, once `_` is `-`.
+fn says_who_called(name: &[u8]) -> bool {
+    let is = |(letter, known): (&u8, &u8)| letter.eq_ignore_ascii_case(known) || (*letter == b'_' && *known == b'-');
+    let begins = |known: &[u8]| name.len() >= known.len() && name.iter().zip(known).all(is);
+    begins(b"x-forwarded-") || name.len() == 9 && begins(b"x-real-ip")
 }
 
 /// A set of names.
@@ -168,9 +178,25 @@ mod tests {
             assert_eq!(name.as_str(), text, "the table stands in the order of the enum");
             assert_eq!(Name::of(text.as_bytes()), name);
             assert_eq!(Name::of(text.to_ascii_uppercase().as_bytes()), name);
-            assert_eq!(Name::of(format!("{text}x").as_bytes()), Name::Other);
+            let longer = Name::of(format!("{text}x").as_bytes());
+            assert!(matches!(longer, Name::Other | Name::XForwardedOther), "{text}x");
         }
-        for other in ["", "x", "hose", "t\u{e9}", "content-lengti", "grpc-messagf"] {
+        for one in
+            ["X-Forwarded-Port", "x-forwarded-", "x_forwarded_for", "X-Forwarded_Proto", "x-real-ip", "X_Real_IP"]
+        {
+            assert_eq!(Name::of(one.as_bytes()), Name::XForwardedOther, "{one}");
+        }
+        for other in [
+            "",
+            "x",
+            "x-forwarded",
+            "x-real-ips",
+            "y-forwarded-for",
+            "hose",
+            "t\u{e9}",
+            "content-lengti",
+            "grpc-messagf",
+        ] {
             assert_eq!(Name::of(other.as_bytes()), Name::Other, "{other}");
         }
     }

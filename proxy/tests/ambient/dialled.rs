@@ -86,6 +86,22 @@ fn a_caller_that_is_done_sending_gets_its_answers() {
 }
 
 #[test]
+fn what_a_caller_says_of_who_called_it_arrives_as_it_was_said() {
+    let Some(shop) = Shop::open() else { return };
+    let _proxy = Proxy::capturing(&shop.told());
+    for address in [format!("{VIRTUAL}:8080"), "10.78.0.11:8080".to_owned()] {
+        let mut stream = shop.client.connect(&address).unwrap();
+        let said = "X-Forwarded-For: 192.0.2.1\r\nforwarded: for=192.0.2.1";
+        write!(stream, "GET / HTTP/1.1\r\nhost: web\r\n{said}\r\n\r\n").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let told = "10.78.0.2 (X-Forwarded-For: 192.0.2.1) (forwarded: for=192.0.2.1)";
+        assert!(answer.ends_with(told), "{address}: {answer}");
+    }
+}
+
+#[test]
 fn an_endpoints_address_is_the_service_only_for_who_names_it() {
     let Some(shop) = Shop::open() else { return };
     let _proxy = Proxy::capturing(&shop.told());

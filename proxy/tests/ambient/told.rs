@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{Protocol, UpstreamProtocol};
@@ -80,6 +81,7 @@ impl Told {
                 tls: None,
                 proxy_protocol: None,
                 detect_timeout: Listener::DETECT_TIMEOUT,
+                forwarded_headers: ForwardedHeaders::captured(),
                 limits: Limits::default(),
             };
             all.listeners.insert(name, Arc::new(listener));

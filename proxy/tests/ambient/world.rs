@@ -84,13 +84,15 @@ impl Namespace {
         listener
     }
 
-    /// An HTTP/1.1 server that answers each request with `NAME CALLER`.
+    /// An HTTP/1.1 server that answers each request with `NAME CALLER`, and the lines that say who called besides.
     pub fn serve_http(&self, port: u16, name: &'static str) {
         serve(self.listen(port), move |mut stream, caller| {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             while let Some(head) = read_head(&mut reader) {
                 assert!(!head.is_empty());
-                let body = format!("{name} {caller}");
+                let says_who_called = |line: &&str| line.to_ascii_lowercase().contains("forwarded");
+                let told: String = head.lines().filter(says_who_called).map(|line| format!(" ({line})")).collect();
+                let body = format!("{name} {caller}{told}");
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;

@@ -6,6 +6,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use fastrand::Rng;
 use mesh_core::model::endpoint::EndpointState;
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{
@@ -53,6 +54,7 @@ fn listener(name: &str, table: &str) -> Listener {
         tls: None,
         proxy_protocol: None,
         detect_timeout: Listener::DETECT_TIMEOUT,
+        forwarded_headers: ForwardedHeaders::default(),
         limits: Limits::default(),
     }
 }

@@ -15,6 +15,7 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpPro
 use envoy_types::pb::google::protobuf::Any;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::config::duration as go_duration;
+use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{Bind, Limits, Listener, ProxyProtocol};
 use prost::Name as _;
@@ -37,6 +38,7 @@ const KNOWN_LISTENER_FILTERS: [&str; 4] = [
 struct Destinations {
     routes: Option<Arc<str>>,
     tcp_cluster: Option<Arc<str>>,
+    forwarded_headers: Option<ForwardedHeaders>,
     limits: Limits,
 }
 
@@ -64,13 +66,31 @@ pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError
         Some(text) => extra_duration(at, "detect_timeout", text)?,
         None => detect_timeout(at, &message)?,
     };
+    let told = to.forwarded_headers.take();
+    let forwarded_headers = match extra.as_ref().and_then(|extra| extra.forwarded_headers.clone()).or(told) {
+        Some(told) if ForwardedHeaders::is_via_name(&told.via_name) => told,
+        Some(told) => return Err(at.invalid("via", &told.via_name, "a name such as mesh is wanted")),
+        None if matches!(bind, Bind::Captured(_) | Bind::OriginalDestination(_)) => ForwardedHeaders::captured(),
+        None => ForwardedHeaders::default(),
+    };
     let (protocol, limits) = match extra {
         Some(extra) => (extra.protocol, exact_limits(at, &extra.limits)?),
         None => (protocol_of(&to), to.limits),
     };
     let (name, Destinations { routes, tcp_cluster, .. }) = (message.name.into(), to);
     let tls = None;
-    Ok(Listener { name, bind, protocol, routes, tcp_cluster, tls, proxy_protocol, detect_timeout, limits })
+    Ok(Listener {
+        name,
+        bind,
+        protocol,
+        routes,
+        tcp_cluster,
+        tls,
+        proxy_protocol,
+        detect_timeout,
+        forwarded_headers,
+        limits,
+    })
 }
 
 /// Zero lets Envoy wait for ever; a server that speaks first would never be heard, so ours stays.
@@ -217,6 +237,7 @@ fn network_filter(at: At<'_>, field: &str, any: &Any, to: &mut Destinations) -> 
             return Err(twice("a second HCM"));
         }
         to.routes = Some(routes(at, field, &manager)?);
+        to.forwarded_headers = forwarded_headers(&manager);
         limits(at, &manager, &mut to.limits)?;
         Ok(())
     } else if let Some(proxy) = at.unpack::<TcpProxy>(field, any)? {
@@ -254,6 +275,30 @@ fn routes(at: At<'_>, field: &str, manager: &hcm::HttpConnectionManager) -> Resu
     }
 }
 
+/// A listener with `use_remote_address: false` is for callers who are believed. Where it is not said, Envoy believes everybody; ours
+/// nobody. None: nothing is said of any of it.
+fn forwarded_headers(manager: &hcm::HttpConnectionManager) -> Option<ForwardedHeaders> {
+    let hcm::HttpConnectionManager { use_remote_address, xff_num_trusted_hops, skip_xff_append, via, .. } = manager;
+    if use_remote_address.is_none() && *xff_num_trusted_hops == 0 && !skip_xff_append && via.is_empty() {
+        return None;
+    }
+    let uses_remote = use_remote_address.is_none_or(|flag| flag.value);
+    let mut headers = match (uses_remote, xff_num_trusted_hops) {
+        (true, 0) => ForwardedHeaders::default(),
+        // Whoever reaches such a listener is the last of these hops.
+        (true, _) => ForwardedHeaders { x_forwarded: ForwardPolicy::Append, ..ForwardedHeaders::captured() },
+        (false, _) => ForwardedHeaders::captured(),
+    };
+    if *skip_xff_append {
+        headers.x_forwarded = ForwardPolicy::Keep;
+    }
+    // Envoy writes it as it stands, so that some put a version in front of the name.
+    if let Some(name) = via.split_ascii_whitespace().next_back() {
+        (headers.via, headers.via_name) = (ForwardPolicy::Append, name.into());
+    }
+    Some(headers)
+}
+
 fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager, limits: &mut Limits) -> Result<(), DecodeError> {
     let set = |limit: &mut Duration, field: &str, value: Option<&_>| {
         if let Some(value) = value {
@@ -277,4 +322,37 @@ fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager, limits: &mut Limits)
         limits.header_count_max = count.value;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::google::protobuf::BoolValue;
+
+    use super::*;
+
+    #[test]
+    fn who_is_believed_is_what_envoy_is_told() {
+        let check = |remote: Option<bool>, hops, skip, via: &str, expected: Option<ForwardedHeaders>| {
+            let manager = hcm::HttpConnectionManager {
+                use_remote_address: remote.map(|value| BoolValue { value }),
+                xff_num_trusted_hops: hops,
+                skip_xff_append: skip,
+                via: via.to_owned(),
+                ..hcm::HttpConnectionManager::default()
+            };
+            assert_eq!(forwarded_headers(&manager), expected, "{remote:?} {hops} {skip} {via}");
+        };
+        let (nobody, everybody) = (ForwardedHeaders::default(), ForwardedHeaders::captured());
+        let appended = |to: &ForwardedHeaders| ForwardedHeaders { x_forwarded: ForwardPolicy::Append, ..to.clone() };
+        check(None, 0, false, "", None);
+        check(Some(true), 0, false, "", Some(nobody.clone()));
+        check(Some(true), 1, false, "", Some(appended(&everybody)));
+        check(Some(true), 1, true, "", Some(everybody.clone()));
+        check(Some(false), 0, false, "", Some(everybody.clone()));
+        check(Some(false), 2, false, "", Some(everybody));
+        for via in ["edge", "1.1 edge"] {
+            let named = ForwardedHeaders { via: ForwardPolicy::Append, via_name: "edge".into(), ..nobody.clone() };
+            check(None, 0, false, via, Some(named));
+        }
+    }
 }

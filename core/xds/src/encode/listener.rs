@@ -19,6 +19,7 @@ use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpPro
 use envoy_types::pb::google::protobuf::{BoolValue, UInt64Value};
 use ipnet::IpNet;
 use mesh_core::config::duration as go_duration;
+use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{Bind, Limits, Listener};
 use prost::{Message, Name};
@@ -49,6 +50,8 @@ pub(crate) struct Extra {
     /// As exact as the wire's own; told here too since a listener for one protocol has no such field on the wire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detect_timeout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forwarded_headers: Option<ForwardedHeaders>,
     pub limits: ExtraLimits,
 }
 
@@ -185,7 +188,11 @@ fn connection_manager(listener: &Listener) -> Option<hcm::HttpConnectionManager>
         config_type: Some(hcm::http_filter::ConfigType::TypedConfig(pack(&Router::default()))),
         ..hcm::HttpFilter::default()
     };
-    let limits = listener.limits;
+    let (limits, forwarded) = (listener.limits, &listener.forwarded_headers);
+    // Envoy appends, or leaves it all as it came; gRPC clients want to hear nothing of it.
+    let appends = matches!(forwarded.x_forwarded, ForwardPolicy::Append | ForwardPolicy::Replace);
+    let use_remote_address = (listener.bind != Bind::Api).then_some(BoolValue { value: appends });
+    let via = if forwarded.via == ForwardPolicy::Append { forwarded.via_name.to_string() } else { String::new() };
     Some(hcm::HttpConnectionManager {
         codec_type: CodecType::Auto.into(),
         stat_prefix: listener.name.to_string(),
@@ -194,6 +201,8 @@ fn connection_manager(listener: &Listener) -> Option<hcm::HttpConnectionManager>
             route_config_name: routes.to_string(),
         })),
         http_filters: vec![router],
+        use_remote_address,
+        via,
         // The answer's own `server` header stays.
         server_header_transformation: ServerHeaderTransformation::PassThrough.into(),
         upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
@@ -228,6 +237,7 @@ fn extra(listener: &Listener) -> Extra {
         protocol: listener.protocol,
         proxy_protocol_trusted: listener.proxy_protocol.as_ref().map(|proxied| proxied.trusted.clone()),
         detect_timeout: Some(go_duration::format(listener.detect_timeout)),
+        forwarded_headers: Some(listener.forwarded_headers.clone()),
         limits: ExtraLimits {
             connections_max: Some(connections_max),
             handshake_timeout: Some(go_duration::format(handshake_timeout)),

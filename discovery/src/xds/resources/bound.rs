@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::names::DEFAULT_ZONE;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{Bind, Limits, Listener, RouteTable};
@@ -85,6 +86,7 @@ impl Builder<'_> {
                 tls: None,
                 proxy_protocol: None,
                 detect_timeout: Listener::DETECT_TIMEOUT,
+                forwarded_headers: ForwardedHeaders::bound_to(address),
                 limits: Limits::default(),
             };
             if !first.may_be_http() {
@@ -137,6 +139,7 @@ impl Builder<'_> {
             tls: None,
             proxy_protocol: None,
             detect_timeout: Listener::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::bound_to(address.ip()),
             limits: Limits::default(),
         });
     }

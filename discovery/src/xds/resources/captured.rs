@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, Endpoint};
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{
@@ -30,6 +31,7 @@ impl Builder<'_> {
             tls: None,
             proxy_protocol: None,
             detect_timeout: Listener::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::captured(),
             limits: Limits::default(),
         });
         for port in ports {
@@ -58,6 +60,7 @@ impl Builder<'_> {
             tls: None,
             proxy_protocol: None,
             detect_timeout: Listener::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::captured(),
             limits: Limits::default(),
         });
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, Protocol, is_raw_port};
 use mesh_core::model::resource::{
@@ -95,6 +96,7 @@ impl ServicePortRef<'_> {
             tls: None,
             proxy_protocol: None,
             detect_timeout: Listener::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::default(),
             limits: Limits::default(),
         };
         Some((listener, RouteTable { name: table, hosts: vec![self.host(vec!["*".into()])] }))

@@ -128,7 +128,7 @@ impl Encoder {
     /// A field of a message. Its name is written in small letters, as RFC 9113 section 8.2 wants.
     pub fn field(&mut self, name: Name, letters: &[u8], value: &[u8], secret: bool, out: &mut Vec<u8>) {
         let meaning = Meaning::Field(name);
-        if name != Name::Other {
+        if !name.as_bytes().is_empty() {
             return match secret || name == Name::Cookie {
                 true => self.secret_line(name.as_bytes(), value, out),
                 false => self.line(meaning, name.as_bytes(), value, out),

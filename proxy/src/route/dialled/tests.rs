@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::names::Name;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
@@ -50,6 +51,7 @@ fn book() -> AddressBook {
         tls: None,
         proxy_protocol: None,
         detect_timeout: Listener::DETECT_TIMEOUT,
+        forwarded_headers: ForwardedHeaders::default(),
         limits: Limits::default(),
     });
     let clusters = [cluster(&service("web.shop"), 80), cluster(&service("web.shop"), 9090)];
