@@ -16,6 +16,7 @@ use mesh_core::model::resource::Resources;
 pub mod flags; // the command line
 pub mod file; // the file: pure
 mod listener; // one of its listeners: pure
+mod limits; // what the clients of a listener may take: pure
 mod service; // one of its services: pure
 pub mod merge; // a file and a control plane together: pure
 pub mod watch; // the file changes, or SIGHUP: read again

@@ -4,6 +4,7 @@
 //! What disagrees with the grammar is refused, never guessed: two ends of a connection that guess differently where a message ends
 //! are a hole. The few liberties the RFC asks for are named where they are taken.
 
+pub mod limits; // which limit a client reached
 pub mod head; // a head, from bytes
 mod field_line; // its field lines
 pub mod target; // what a request line and Host may say

@@ -252,7 +252,7 @@ async fn carry(worker: &Rc<Worker>, tls: &SharedTls, mut arrival: Arrival, mut a
     match detected {
         Detected::Http1 | Detected::Http2 => {
             let http2 = detected == Detected::Http2;
-            Box::pin(http(worker, client, arrival.way, stream, drain, http2)).await
+            Box::pin(http(worker, client, arrival.way, arrival.listener, stream, drain, http2)).await
         }
         Detected::Tls | Detected::Raw => Box::pin(raw_until_end(worker, client, arrival.way, stream, drain)).await,
     }
@@ -342,6 +342,7 @@ async fn http(
     worker: &Rc<Worker>,
     client: Rc<Client>,
     way: Rc<Way>,
+    listener: Option<Arc<Listener>>,
     stream: ClientStream,
     drain: Drain,
     http2: bool,
@@ -361,7 +362,7 @@ async fn http(
             };
             outbound::unheard(worker, &client, &way, Spoken::Http2, told, &error);
         };
-        return match serve_h2(stream, Rc::clone(&client), drain, answer, refused).await {
+        return match serve_h2(stream, Rc::clone(&client), listener, drain, answer, refused).await {
             server_h2::Served::Closed => ConnectionEnd::Closed,
             server_h2::Served::Idle => ConnectionEnd::Idle,
             server_h2::Served::Drained => ConnectionEnd::Drained,
@@ -386,7 +387,7 @@ async fn http(
             }
         };
     }
-    match serve_h1(stream, Rc::clone(&client), drain, answer).await {
+    match serve_h1(stream, Rc::clone(&client), drain, answer, |limit| worker.metrics.h1_limit_reached(limit)).await {
         server_h1::Served::Closed => ConnectionEnd::Closed,
         server_h1::Served::Idle => ConnectionEnd::Idle,
         server_h1::Served::Drained => ConnectionEnd::Drained,

@@ -11,6 +11,7 @@ use mesh_core::model::policy::RetryOn;
 use mesh_core::model::reason::Reason;
 use mesh_core::telemetry::metrics::DURATION_BUCKETS_SECONDS;
 
+use crate::h1::limits::Limit as H1Limit;
 use crate::h2::Limit as H2Limit;
 use crate::identity::handshake::Why;
 use crate::resilience::breaker::Limit;
@@ -222,6 +223,8 @@ pub struct WorkerMetrics {
     ends: [Count; ConnectionEnd::ALL.len()],
     pub tls_handshakes: Count,
     tls_handshake_failures: [Count; Why::ALL.len()],
+    /// Limits of HTTP/1.1 that clients reached.
+    h1_limits: [Count; H1Limit::ALL.len()],
     /// Limits of h2 that clients reached.
     h2_limits: [Count; H2Limit::ALL.len()],
     pub detect_timeouts: Count,
@@ -242,6 +245,10 @@ struct Shared {
 }
 
 impl WorkerMetrics {
+    pub fn h1_limit_reached(&self, limit: H1Limit) {
+        self.h1_limits[limit as usize].increase();
+    }
+
     pub fn h2_limit_reached(&self, limit: H2Limit) {
         self.h2_limits[limit as usize].increase();
     }

@@ -12,5 +12,6 @@ mod in_process {
     mod tls; // who may come in, by which version; certificates that change
     mod handshakes; // which certificate, which version, who may come in; why not, in words
     mod endings; // timeouts, cut bodies, drain, reload
+    mod limits; // what a client may take of us, key by key
     mod metrics; // under which names all of it is counted
 }

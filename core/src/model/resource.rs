@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use super::forwarded::ForwardedHeaders;
+use super::limits::H2Limits;
 use super::names::{EndpointId, ServiceId};
 use super::policy::Policy;
 use super::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
@@ -60,6 +61,7 @@ pub struct Listener {
     pub detect_timeout: Duration,
     pub forwarded_headers: ForwardedHeaders,
     pub limits: Limits,
+    pub h2_limits: H2Limits,
 }
 
 impl Listener {
@@ -145,6 +147,12 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Fields of a request head.
     pub header_count_max: u32,
+    /// HTTP/1.1: what still comes of a request that was answered already is read so far, for the sake of its connection.
+    pub unread_body_bytes_max: u64,
+    /// HTTP/1.1: for that, and for the last words on a connection to arrive.
+    pub linger_timeout: Duration,
+    /// HTTP/1.1: a client that is done sending, to which nothing was written for so long, is taken for gone.
+    pub half_closed_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -157,6 +165,9 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(600),
             header_bytes_max: 64 * 1024,
             header_count_max: 100,
+            unread_body_bytes_max: 256 * 1024,
+            linger_timeout: Duration::from_secs(1),
+            half_closed_timeout: Duration::from_secs(5),
         }
     }
 }

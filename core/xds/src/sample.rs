@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn};
 use mesh_core::model::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
@@ -142,7 +143,31 @@ pub(crate) fn listener(random: &mut Rng) -> Listener {
             body_idle_timeout: duration(random),
             idle_timeout: duration(random),
             header_bytes_max: random.usize(..100_000_000),
+            unread_body_bytes_max: random.u64(..1 << 40),
+            linger_timeout: duration(random),
+            half_closed_timeout: duration(random),
         },
+        h2_limits: h2_limits(random),
+    }
+}
+
+fn h2_limits(random: &mut Rng) -> H2Limits {
+    H2Limits {
+        streams_max: number(random),
+        header_block_bytes_max: random.usize(..1 << 30),
+        continuations_max: number(random),
+        resets_max: number(random),
+        pings_max: number(random),
+        settings_max: number(random),
+        empty_data_max: number(random),
+        priorities_max: number(random),
+        window_updates_max: number(random),
+        ignored_max: number(random),
+        unread_answer_bytes_max: random.usize(..1 << 30),
+        stream_window_bytes_max: number(random),
+        connection_window_bytes: number(random),
+        keepalive_interval: maybe(random, duration),
+        keepalive_timeout: duration(random),
     }
 }
 

@@ -7,20 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mesh_core::config::section::{Bytes, Section, text_of};
+use mesh_core::config::section::{Section, text_of};
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{
-    Bind, ClientCertificate, Limits, Listener, ProxyProtocol, TlsCertificate, TlsServer, TlsVersion,
+    Bind, ClientCertificate, Listener, ProxyProtocol, TlsCertificate, TlsServer, TlsVersion,
 };
 
 use super::file::Locate;
-
-/// Request heads below the smaller are refused in practice, above the larger they are an attack.
-const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=16 << 20;
-
-/// Below the smaller, browsers are refused; above the larger, looking for one among them is an attack.
-const HEADER_COUNT: std::ops::RangeInclusive<u32> = 16..=10_000;
+use super::limits;
 
 pub(super) fn read(
     section: &Section<'_>,
@@ -34,7 +29,7 @@ pub(super) fn read(
     let proxy_protocol = read_proxy_protocol(section);
     let detect_timeout = read_detect_timeout(section, protocol, tls.is_some());
     let forwarded_headers = read_forwarded_headers(section);
-    let limits = read_limits(section);
+    let (limits, h2_limits) = limits::read(section);
     let (listen, service) = (listen?, service?);
     Some(Listener {
         name: listen.to_string().into(),
@@ -47,6 +42,7 @@ pub(super) fn read(
         detect_timeout,
         forwarded_headers,
         limits,
+        h2_limits,
     })
 }
 
@@ -226,52 +222,4 @@ fn read_via_name(section: &Section<'_>) -> Option<Arc<str>> {
         section.problem("via_name", wanted);
     }
     Some(name.into())
-}
-
-fn read_limits(listener: &Section<'_>) -> Limits {
-    let defaults = Limits::default();
-    let Some(section) = listener.section("limits") else { return defaults };
-    let time = |key: &str, default: Duration| match section.optional(key) {
-        Some(Duration::ZERO) => {
-            section.problem(key, "more than 0s is wanted: without a limit, idle clients would pile up");
-            default
-        }
-        time => time.unwrap_or(default),
-    };
-    let limits = Limits {
-        connections_max: connections_max(&section).unwrap_or(defaults.connections_max),
-        handshake_timeout: time("handshake_timeout", defaults.handshake_timeout),
-        header_timeout: time("header_timeout", defaults.header_timeout),
-        body_idle_timeout: time("body_idle_timeout", defaults.body_idle_timeout),
-        idle_timeout: time("idle_timeout", defaults.idle_timeout),
-        header_bytes_max: header_bytes(&section).unwrap_or(defaults.header_bytes_max),
-        header_count_max: header_count(&section).unwrap_or(defaults.header_count_max),
-    };
-    section.finish();
-    limits
-}
-
-fn connections_max(limits: &Section<'_>) -> Option<u32> {
-    let max: u32 = limits.optional("max_connections")?;
-    if max == 0 {
-        limits.problem("max_connections", "at least 1 is wanted; a listener that takes nobody is left out");
-    }
-    Some(max)
-}
-
-fn header_bytes(limits: &Section<'_>) -> Option<usize> {
-    let Bytes(bytes) = limits.optional("max_header_bytes")?;
-    if !HEADER_BYTES.contains(&bytes) {
-        limits.problem("max_header_bytes", "a size from 1KiB to 16MiB is wanted");
-    }
-    usize::try_from(bytes).ok()
-}
-
-fn header_count(limits: &Section<'_>) -> Option<u32> {
-    let count = limits.optional("max_headers")?;
-    if !HEADER_COUNT.contains(&count) {
-        let (least, most) = (HEADER_COUNT.start(), HEADER_COUNT.end());
-        limits.problem("max_headers", format!("a number from {least} to {most} is wanted"));
-    }
-    Some(count)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mesh_core::config::percent::Percent;
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn};
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{Bind, ClientCertificate, EndpointSource, Limits, Listener, TlsVersion};
@@ -20,7 +21,11 @@ listeners:
   - { listen: 127.0.0.1:8080, protocol: http, service: web }
   - { listen: 127.0.0.1:8443, protocol: http, service: web, tls: { certificate: c.pem, key: k.pem, client_ca: ca.pem },
       limits: { header_timeout: 5s, body_idle_timeout: 8s, idle_timeout: 60s, max_header_bytes: 64KiB, max_headers: 50,
-                max_connections: 7, handshake_timeout: 3s } }
+                max_connections: 7, handshake_timeout: 3s, max_unread_body_bytes: 0, linger_timeout: 2s, half_closed_timeout: 4s,
+                h2: { max_concurrent_streams: 1, max_header_block_bytes: 20KiB, max_continuations: 2, max_resets: 13, max_pings: 14,
+                      max_settings: 15, max_empty_data: 16, max_priorities: 17, max_window_updates: 18, max_ignored: 19,
+                      max_unread_answer_bytes: 1KiB, max_stream_window_bytes: 64KiB, connection_window_bytes: 128KiB,
+                      keepalive_interval: 0s, keepalive_timeout: 1s } } }
   - { listen: "[::1]:9999", protocol: tcp, service: api, tls: { min_version: 1.3, client_certificate: optional, client_ca: d.pem,
       certificates: [ { certificate: c.pem, key: k.pem }, { certificate: e.pem, key: f.pem, server_names: [ "*.Shop.test" ] } ] },
       proxy_protocol: { trusted: [ 10.0.0.0/8, "::1" ] } }
@@ -87,8 +92,29 @@ fn the_contract_is_read_into_resources() {
         idle_timeout: seconds(60),
         header_bytes_max: 65_536,
         header_count_max: 50,
+        unread_body_bytes_max: 0,
+        linger_timeout: seconds(2),
+        half_closed_timeout: seconds(4),
     };
     assert_eq!(secure.limits, limits);
+    let h2_limits = H2Limits {
+        streams_max: 1,
+        header_block_bytes_max: 20 << 10,
+        continuations_max: 2,
+        resets_max: 13,
+        pings_max: 14,
+        settings_max: 15,
+        empty_data_max: 16,
+        priorities_max: 17,
+        window_updates_max: 18,
+        ignored_max: 19,
+        unread_answer_bytes_max: 1 << 10,
+        stream_window_bytes_max: 64 << 10,
+        connection_window_bytes: 128 << 10,
+        keepalive_interval: None,
+        keepalive_timeout: seconds(1),
+    };
+    assert_eq!((&secure.h2_limits, &http.h2_limits), (&h2_limits, &H2Limits::default()));
     let raw = &listeners["[::1]:9999"];
     assert_eq!((raw.routes.as_deref(), raw.tcp_cluster.as_deref()), (None, Some("api")));
     let tls = raw.tls.as_ref().unwrap();
@@ -143,7 +169,8 @@ fn the_example_is_right() {
         "it shows the defaults"
     );
     let listener = &config.resources.listeners["127.0.0.1:8081"];
-    assert_eq!(listener.limits, Limits::default(), "it shows the defaults");
+    let limits = (&listener.limits, &listener.h2_limits);
+    assert_eq!(limits, (&Limits::default(), &H2Limits::default()), "it shows the defaults");
     let shown = ForwardedHeaders { trusted: Vec::new(), ..listener.forwarded_headers.clone() };
     assert_eq!(shown, ForwardedHeaders::default(), "it shows the defaults");
     assert_eq!(config.resources.listeners.len(), 3);
@@ -272,8 +299,41 @@ fn mistakes_within_a_listener() {
     let limits = |keys: &str, expected: &str| check(&format!("limits: {{ {keys} }}"), &[&format!("limits.{expected}")]);
     limits("max_connections: 0", "max_connections: 0: at least 1 is wanted; a listener that takes nobody is left out");
     limits("max_headers: 15", "max_headers: 15: a number from 16 to 10000 is wanted");
+    limits("max_header_bytes: 1", "max_header_bytes: 1: a size from 1KiB to 16MiB is wanted");
+    limits("max_unread_body_bytes: 2GiB", r#"max_unread_body_bytes: "2GiB": a size from 0 to 1GiB is wanted"#);
+    limits("h2: { max_pings: 0 }", "h2.max_pings: 0: a number from 10 to 1000000 is wanted");
+    limits(
+        "h2: { max_concurrent_streams: 0 }",
+        "h2.max_concurrent_streams: 0: a number from 1 to 2147483647 is wanted",
+    );
+    limits("h2: { max_ping: 50 }", "h2.max_ping: is not a key here; did you mean max_pings?");
+    limits(
+        "h2: { connection_window_bytes: 64KiB }",
+        r#"h2.connection_window_bytes: "64KiB": a size from 128KiB to 1GiB is wanted"#,
+    );
     let endless = "more than 0s is wanted: without a limit, idle clients would pile up";
     limits("handshake_timeout: 0s", &format!(r#"handshake_timeout: "0s": {endless}"#));
+}
+
+#[test]
+fn every_limit_that_is_counted_has_a_key_of_its_name() {
+    let is_key = |keys: String| {
+        let file = format!(
+            "listeners: [{{ listen: 127.0.0.1:1, service: a, limits: {keys} }}]\nservices: {{ a: {{ endpoints: [] }} }}"
+        );
+        !wrong(&file).iter().any(|mistake| mistake.contains("is not a key here"))
+    };
+    // No key's value may be a list, so that each is told as a mistake.
+    for limit in crate::h1::limits::Limit::ALL {
+        assert!(is_key(format!("{{ {}: [] }}", limit.as_str())), "{}", limit.as_str());
+    }
+    for limit in crate::h2::Limit::ALL {
+        let name = limit.as_str();
+        // Endpoints alone send interim responses.
+        let expected = limit != crate::h2::Limit::Interims;
+        let found = is_key(format!("{{ {name}: [] }}")) || is_key(format!("{{ h2: {{ {name}: [] }} }}"));
+        assert_eq!(found, expected, "{name}");
+    }
 }
 
 #[test]

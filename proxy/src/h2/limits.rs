@@ -100,24 +100,24 @@ impl Limit {
         Self::AnswersUnread,
     ];
 
-    /// The name of its field in [`Limits`], for logs and metrics.
+    /// Its key in the configuration of a listener, for logs and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Streams => "streams_max",
-            Self::HeadBytes => "head_bytes_max",
-            Self::HeadFields => "head_fields_max",
-            Self::HeaderBlockBytes => "header_block_bytes_max",
-            Self::Continuations => "continuations_max",
-            Self::Resets => "resets_max",
-            Self::Pings => "pings_max",
-            Self::Settings => "settings_max",
-            Self::EmptyData => "empty_data_max",
-            Self::Priorities => "priorities_max",
-            Self::WindowUpdates => "window_updates_max",
-            Self::Ignored => "ignored_max",
-            Self::Interims => "interims_max",
-            Self::AnswersUnread => "answers_unread_bytes_max",
+            Self::Streams => "max_concurrent_streams",
+            Self::HeadBytes => "max_header_bytes",
+            Self::HeadFields => "max_headers",
+            Self::HeaderBlockBytes => "max_header_block_bytes",
+            Self::Continuations => "max_continuations",
+            Self::Resets => "max_resets",
+            Self::Pings => "max_pings",
+            Self::Settings => "max_settings",
+            Self::EmptyData => "max_empty_data",
+            Self::Priorities => "max_priorities",
+            Self::WindowUpdates => "max_window_updates",
+            Self::Ignored => "max_ignored",
+            Self::Interims => "max_interims",
+            Self::AnswersUnread => "max_unread_answer_bytes",
         }
     }
 }

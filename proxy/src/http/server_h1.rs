@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use http::{Method, Version};
 use mesh_core::task::drain::Drain;
@@ -25,6 +25,7 @@ use super::timer::LazyTimer;
 use crate::error::{Broken, ProxyError};
 use crate::h1::framing::{self, Length};
 use crate::h1::head::HeadLimits;
+use crate::h1::limits::Limit;
 use crate::listen::stream::ClientStream;
 use crate::message::body::{Body, ClientBody, Interim};
 use crate::message::name::Name;
@@ -34,15 +35,6 @@ mod connection; // what is read and written, and how far
 mod respond; // a response, to its last byte
 
 use connection::Connection;
-
-/// A client that is done sending may have left, or wait for its answer: so long without a byte for it, it is taken for waiting.
-const HALF_CLOSED_MAX: Duration = Duration::from_secs(5);
-
-/// How long the last words on a connection may take to arrive.
-const LINGER_MAX: Duration = Duration::from_secs(1);
-
-/// What a client still sends of a request that was answered is read so far, for the sake of its connection.
-const UNREAD_BYTES_MAX: u64 = 256 * 1024;
 
 /// How a connection ended.
 pub enum Served<S> {
@@ -69,6 +61,8 @@ type Shared = Rc<RefCell<Connection>>;
 struct Server<'c> {
     connection: Shared,
     client: &'c Client,
+    /// Hears of limits that the client reached.
+    reached: &'c dyn Fn(Limit),
     timer: LazyTimer,
     drain: Drain,
     /// Whoever began to drain wakes this task.
@@ -92,12 +86,13 @@ struct Expected {
     awaits_continue: bool,
 }
 
-/// Serves HTTP/1.1 until the connection ends. `answer` answers each request.
+/// Serves HTTP/1.1 until the connection ends. `answer` answers each request, `reached` hears of limits.
 pub async fn serve_h1<B, S, F>(
     stream: ClientStream,
     client: Rc<Client>,
     drain: Drain,
     answer: impl Fn(Asked) -> F,
+    reached: impl Fn(Limit),
 ) -> Served<S>
 where
     B: Body<Error = ProxyError>,
@@ -108,7 +103,8 @@ where
     let connection = Rc::new(RefCell::new(Connection::new(stream, limits)));
     let mut draining = drain.clone();
     let mut draining = pin!(draining.started());
-    let mut server = Server { connection, client: &client, timer: LazyTimer::default(), drain, asked_for_drain: false };
+    let (client, reached, timer) = (&*client, &reached, LazyTimer::default());
+    let mut server = Server { connection, client, reached, timer, drain, asked_for_drain: false };
     loop {
         let request = match server.next_request(draining.as_mut()).await {
             Ok(request) => request,
@@ -189,7 +185,10 @@ impl Server<'_> {
                 let _: Served<()> = self.close().await;
                 return Err(Served::Foreign(ProxyError::BadMessage { source }));
             }
-            Err(Stopped::Broken(Broken::Head { source })) => ProxyError::BadMessage { source },
+            Err(Stopped::Broken(Broken::Head { source })) => {
+                Limit::of_head(&source).into_iter().for_each(self.reached);
+                ProxyError::BadMessage { source }
+            }
             Err(Stopped::Broken(broken)) => return Err(Served::Broken(broken)),
         };
         self.refuse(&refused, is_head).await;
@@ -234,7 +233,10 @@ impl Server<'_> {
                 // It is done sending.
                 Poll::Ready(Ok(())) => {
                     let since = *half_closed.get_or_insert_with(Instant::now);
-                    self.timer.poll_until(since + HALF_CLOSED_MAX, cx).map(|()| Err(Broken::Ended))
+                    let deadline = since + self.client.limits.half_closed_timeout;
+                    ready!(self.timer.poll_until(deadline, cx));
+                    (self.reached)(Limit::HalfClosed);
+                    Poll::Ready(Err(Broken::Ended))
                 }
                 Poll::Pending => Poll::Pending,
             }
@@ -248,16 +250,23 @@ impl Server<'_> {
         B: Body<Error = ProxyError>,
     {
         let length = respond::length(&head, &body, expected);
-        let is_readable = self.connection.borrow().may_be_read_away(expected.awaits_continue);
+        let limits = &self.client.limits;
+        let is_readable = {
+            let connection = self.connection.borrow();
+            let is_small = connection.unread_bytes().is_none_or(|unread| unread <= limits.unread_body_bytes_max);
+            if !is_small {
+                (self.reached)(Limit::UnreadBody);
+            }
+            is_small && connection.may_be_read_away(expected.awaits_continue)
+        };
         let goes_on = expected.keep_alive && is_readable && length != Length::UntilClose && !self.drain.is_draining();
         let connection_field = match (goes_on, expected.version) {
             (false, _) => Some(b"close".as_slice()),
             (true, Version::HTTP_10) => Some(b"keep-alive".as_slice()),
             (true, _) => None,
         };
-        let idle_timeout = self.client.limits.body_idle_timeout;
         let response = respond::Response::new(&self.connection, head, body, length, connection_field);
-        response.run(&mut self.timer, idle_timeout).await?;
+        response.run(&mut self.timer, limits, self.reached).await?;
         Ok(goes_on && self.read_away().await)
     }
 
@@ -266,8 +275,9 @@ impl Server<'_> {
         if self.connection.borrow().is_read() {
             return true;
         }
-        let deadline = Instant::now() + LINGER_MAX;
-        let mut left = UNREAD_BYTES_MAX;
+        let limits = &self.client.limits;
+        let deadline = Instant::now() + limits.linger_timeout;
+        let mut left = limits.unread_body_bytes_max;
         std::future::poll_fn(|cx| {
             let mut connection = self.connection.borrow_mut();
             if let Poll::Ready(Err(_)) = connection.poll_flush(cx) {
@@ -277,12 +287,19 @@ impl Server<'_> {
                 match connection.poll_body(cx) {
                     Poll::Ready(Some(Ok(Frame::Data(data)))) => match left.checked_sub(data.len() as u64) {
                         Some(less) => left = less,
-                        None => return Poll::Ready(false),
+                        None => {
+                            (self.reached)(Limit::UnreadBody);
+                            return Poll::Ready(false);
+                        }
                     },
                     Poll::Ready(Some(Ok(Frame::Trailers(_)))) => {}
                     Poll::Ready(None) => return Poll::Ready(true),
                     Poll::Ready(Some(Err(_))) => return Poll::Ready(false),
-                    Poll::Pending => return self.timer.poll_until(deadline, cx).map(|()| false),
+                    Poll::Pending => {
+                        ready!(self.timer.poll_until(deadline, cx));
+                        (self.reached)(Limit::Linger);
+                        return Poll::Ready(false);
+                    }
                 }
             }
         })
@@ -292,12 +309,12 @@ impl Server<'_> {
     /// Writes what is left and ends our side. The kernel resets a connection that is closed over unread bytes, and what we said last
     /// would be lost with it: so what still comes is read for a moment.
     async fn close<S>(&mut self) -> Served<S> {
-        let deadline = Instant::now() + LINGER_MAX;
+        let deadline = Instant::now() + self.client.limits.linger_timeout;
         std::future::poll_fn(|cx| {
             let mut connection = self.connection.borrow_mut();
             match connection.poll_close(cx) {
                 Poll::Ready(()) => Poll::Ready(()),
-                Poll::Pending => self.timer.poll_until(deadline, cx),
+                Poll::Pending => self.timer.poll_until(deadline, cx).map(|()| (self.reached)(Limit::Linger)),
             }
         })
         .await;

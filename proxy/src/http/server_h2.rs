@@ -4,9 +4,12 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use mesh_core::model::limits::H2Limits;
+use mesh_core::model::resource::{self, Listener};
 use mesh_core::task::drain::Drain;
 
 use super::asked::{Answer, Asked};
@@ -15,6 +18,7 @@ use super::refuse;
 use super::timer::LazyTimer;
 use crate::error::{Broken, ProxyError};
 use crate::h2::drive::{Driver, Ended, Serve};
+use crate::h2::frame::FRAME_BYTES_MAX;
 use crate::h2::head::join_cookies;
 use crate::h2::{
     Code, Connection, ConnectionError, Limits, Link, Refused, Reset, ResetBy, Sending, Settings, Stream, StreamBody,
@@ -43,6 +47,7 @@ pub enum Served {
 pub async fn serve_h2<B, S, F>(
     stream: ClientStream,
     client: Rc<Client>,
+    listener: Option<Arc<Listener>>,
     drain: Drain,
     answer: impl Fn(Asked) -> F + Clone + 'static,
     refused: impl FnMut(Refused),
@@ -52,19 +57,10 @@ where
     S: 'static,
     F: Future<Output = Answer<B, S>> + 'static,
 {
-    let limits = Limits {
-        head_bytes_max: client.limits.header_bytes_max,
-        head_fields_max: client.limits.header_count_max,
-        ..Limits::default()
+    let link = {
+        let (settings, limits) = configured(listener.as_deref(), &client.limits);
+        Link::new(Connection::server(&settings, &limits, Instant::now()))
     };
-    // Tunnels for other protocols are opened by whoever routes requests, which knows none yet.
-    let settings = Settings {
-        extended_connect: false,
-        head_timeout: client.limits.header_timeout,
-        refusal: |error| refuse::response(&ProxyError::BadStream { source: *error }, false),
-        ..Settings::default()
-    };
-    let link = Link::new(Connection::server(&settings, &limits, Instant::now()));
     let mut driver = Driver::new(stream, Rc::clone(&link));
     let mut requests = Requests { answer, refused, idle_timeout: client.limits.body_idle_timeout };
     let mut started = drain.clone();
@@ -96,6 +92,48 @@ where
         }
     })
     .await
+}
+
+/// How a listener has it; none has the defaults.
+fn configured(listener: Option<&Listener>, of_all: &resource::Limits) -> (Settings, Limits) {
+    let defaults;
+    let h2 = if let Some(listener) = listener {
+        &listener.h2_limits
+    } else {
+        defaults = H2Limits::default();
+        &defaults
+    };
+    let head_bytes_max = of_all.header_bytes_max;
+    // A head that is small enough is let in, into however many frames it was cut.
+    let continuations_needed = u32::try_from(head_bytes_max / FRAME_BYTES_MAX).unwrap_or(u32::MAX);
+    let limits = Limits {
+        streams_max: h2.streams_max,
+        head_bytes_max,
+        head_fields_max: of_all.header_count_max,
+        header_block_bytes_max: h2.header_block_bytes_max.max(head_bytes_max),
+        continuations_max: h2.continuations_max.saturating_add(continuations_needed),
+        resets_max: h2.resets_max,
+        pings_max: h2.pings_max,
+        settings_max: h2.settings_max,
+        empty_data_max: h2.empty_data_max,
+        priorities_max: h2.priorities_max,
+        window_updates_max: h2.window_updates_max,
+        ignored_max: h2.ignored_max,
+        answers_unread_bytes_max: h2.unread_answer_bytes_max,
+        ..Limits::default()
+    };
+    let settings = Settings {
+        stream_window_bytes_max: h2.stream_window_bytes_max,
+        connection_window_bytes: h2.connection_window_bytes,
+        // Tunnels for other protocols are opened by whoever routes requests, which knows none yet.
+        extended_connect: false,
+        keepalive_interval: h2.keepalive_interval,
+        keepalive_timeout: h2.keepalive_timeout,
+        head_timeout: of_all.header_timeout,
+        refusal: |error| refuse::response(&ProxyError::BadStream { source: *error }, false),
+        ..Settings::default()
+    };
+    (settings, limits)
 }
 
 /// Starts a task for each request.
@@ -191,4 +229,34 @@ async fn send<B: Body<Error = ProxyError>>(
         timer.poll_until(since + idle_timeout, cx).map(|()| stream.reset(Code::CANCEL))
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_word_on_limits_the_defaults_hold() {
+        let (settings, limits) = configured(None, &resource::Limits::default());
+        let expected = Limits {
+            head_fields_max: resource::Limits::default().header_count_max,
+            // What the largest head needs, and the default beyond it.
+            continuations_max: Limits::default().continuations_max + 4,
+            ..Limits::default()
+        };
+        assert_eq!(limits, expected);
+        let Settings { stream_window_bytes_max, connection_window_bytes, keepalive_interval, .. } = Settings::default();
+        assert_eq!(settings.stream_window_bytes_max, stream_window_bytes_max);
+        assert_eq!(settings.connection_window_bytes, connection_window_bytes);
+        assert_eq!(settings.keepalive_interval, keepalive_interval);
+        assert_eq!(settings.keepalive_timeout, Settings::default().keepalive_timeout);
+    }
+
+    #[test]
+    fn a_head_that_is_small_enough_fits_however_it_is_cut() {
+        let of_all = resource::Limits { header_bytes_max: 1 << 20, ..resource::Limits::default() };
+        let (_, limits) = configured(None, &of_all);
+        assert_eq!((limits.head_bytes_max, limits.header_block_bytes_max), (1 << 20, 1 << 20));
+        assert!(limits.continuations_max as usize * FRAME_BYTES_MAX >= 1 << 20);
+    }
 }

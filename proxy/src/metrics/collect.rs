@@ -12,6 +12,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 
 use super::{CLASSES, ClusterCounts, ConnectionEnd, Count, Series, WorkerMetrics};
 use crate::balance::{Standing, explain};
+use crate::h1::limits::Limit as H1Limit;
 use crate::h2::Limit as H2Limit;
 use crate::identity::handshake::Why;
 use crate::resilience::breaker::Limit;
@@ -164,6 +165,10 @@ impl ProxyCollector {
             let value = self.sum(|worker| &worker.tls_handshake_failures[*why as usize]);
             (vec![("why", why.as_str().to_owned())], value as f64)
         });
+        let h1_limits = H1Limit::ALL.iter().map(|limit| {
+            let value = self.sum(|worker| &worker.h1_limits[*limit as usize]);
+            (vec![("limit", limit.as_str().to_owned())], value as f64)
+        });
         let h2_limits = H2Limit::ALL.iter().map(|limit| {
             let value = self.sum(|worker| &worker.h2_limits[*limit as usize]);
             (vec![("limit", limit.as_str().to_owned())], value as f64)
@@ -196,6 +201,11 @@ impl ProxyCollector {
             plain("mesh_accept_errors_total", "Accepts that failed.", self.sum(|worker| &worker.accept_errors)),
             plain("mesh_tls_handshakes_total", "TLS handshakes done.", self.sum(|worker| &worker.tls_handshakes)),
             counter("mesh_tls_handshake_failures_total", "TLS handshakes that failed, by why.", failures.collect()),
+            counter(
+                "mesh_h1_limits_reached_total",
+                "Limits of HTTP/1.1 that clients reached: heads refused, connections given up.",
+                h1_limits.collect(),
+            ),
             counter(
                 "mesh_h2_limits_reached_total",
                 "Limits of h2 that clients reached: streams refused, heads answered with 431, connections given up.",

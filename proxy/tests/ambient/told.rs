@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{Protocol, UpstreamProtocol};
@@ -83,6 +84,7 @@ impl Told {
                 detect_timeout: Listener::DETECT_TIMEOUT,
                 forwarded_headers: ForwardedHeaders::captured(),
                 limits: Limits::default(),
+                h2_limits: H2Limits::default(),
             };
             all.listeners.insert(name, Arc::new(listener));
             let host = VirtualHost { name: "web".into(), domains: vec!["*".into()], cluster: Arc::clone(&cluster) };

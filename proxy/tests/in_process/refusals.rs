@@ -115,7 +115,7 @@ async fn what_makes_no_sense_in_h2_is_refused_with_its_reason() {
             && counted(&["http2", "SI", "none"]).await == 1.0
     })
     .await;
-    assert_eq!(mesh.metric("mesh_h2_limits_reached_total", &["head_bytes_max"]).await, 1.0);
+    assert_eq!(mesh.metric("mesh_h2_limits_reached_total", &["max_header_bytes"]).await, 1.0);
     assert_eq!(backend.count(), 0);
 }
 

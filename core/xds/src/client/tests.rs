@@ -7,6 +7,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use fastrand::Rng;
 use mesh_core::model::endpoint::EndpointState;
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{
@@ -56,6 +57,7 @@ fn listener(name: &str, table: &str) -> Listener {
         detect_timeout: Listener::DETECT_TIMEOUT,
         forwarded_headers: ForwardedHeaders::default(),
         limits: Limits::default(),
+        h2_limits: H2Limits::default(),
     }
 }
 

@@ -12,10 +12,11 @@ use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3::{TcpProxy, tcp_proxy::ClusterSpecifier};
-use envoy_types::pb::google::protobuf::Any;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mesh_core::config::duration as go_duration;
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{Bind, Limits, Listener, ProxyProtocol};
 use prost::Name as _;
@@ -40,6 +41,7 @@ struct Destinations {
     tcp_cluster: Option<Arc<str>>,
     forwarded_headers: Option<ForwardedHeaders>,
     limits: Limits,
+    h2_limits: H2Limits,
 }
 
 pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError> {
@@ -73,11 +75,13 @@ pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError
         None if matches!(bind, Bind::Captured(_) | Bind::OriginalDestination(_)) => ForwardedHeaders::captured(),
         None => ForwardedHeaders::default(),
     };
-    let (protocol, limits) = match extra {
+    let (protocol, limits) = match &extra {
         Some(extra) => (extra.protocol, exact_limits(at, &extra.limits)?),
         None => (protocol_of(&to), to.limits),
     };
-    let (name, Destinations { routes, tcp_cluster, .. }) = (message.name.into(), to);
+    let h2_exactly = extra.and_then(|extra| extra.limits.h2);
+    let (name, Destinations { routes, tcp_cluster, h2_limits, .. }) = (message.name.into(), to);
+    let h2_limits = h2_exactly.unwrap_or(h2_limits);
     let tls = None;
     Ok(Listener {
         name,
@@ -90,6 +94,7 @@ pub(crate) fn listener(at: At<'_>, value: &[u8]) -> Result<Listener, DecodeError
         detect_timeout,
         forwarded_headers,
         limits,
+        h2_limits,
     })
 }
 
@@ -132,15 +137,19 @@ fn protocol_of(to: &Destinations) -> ListenProtocol {
 fn exact_limits(at: At<'_>, extra: &ExtraLimits) -> Result<Limits, DecodeError> {
     let defaults = Limits::default();
     let duration = |field: &str, text: &str| extra_duration(at, &format!("limits.{field}"), text);
-    let handshake_timeout = extra.handshake_timeout.as_deref().map(|text| duration("handshake_timeout", text));
+    let optional =
+        |field: &str, text: &Option<String>, default| text.as_deref().map_or(Ok(default), |text| duration(field, text));
     Ok(Limits {
         connections_max: extra.connections_max.unwrap_or(defaults.connections_max),
-        handshake_timeout: handshake_timeout.transpose()?.unwrap_or(defaults.handshake_timeout),
+        handshake_timeout: optional("handshake_timeout", &extra.handshake_timeout, defaults.handshake_timeout)?,
         header_timeout: duration("header_timeout", &extra.header_timeout)?,
         body_idle_timeout: duration("body_idle_timeout", &extra.body_idle_timeout)?,
         idle_timeout: duration("idle_timeout", &extra.idle_timeout)?,
         header_bytes_max: extra.header_bytes_max,
         header_count_max: extra.header_count_max.unwrap_or(defaults.header_count_max),
+        unread_body_bytes_max: extra.unread_body_bytes_max.unwrap_or(defaults.unread_body_bytes_max),
+        linger_timeout: optional("linger_timeout", &extra.linger_timeout, defaults.linger_timeout)?,
+        half_closed_timeout: optional("half_closed_timeout", &extra.half_closed_timeout, defaults.half_closed_timeout)?,
     })
 }
 
@@ -239,6 +248,7 @@ fn network_filter(at: At<'_>, field: &str, any: &Any, to: &mut Destinations) -> 
         to.routes = Some(routes(at, field, &manager)?);
         to.forwarded_headers = forwarded_headers(&manager);
         limits(at, &manager, &mut to.limits)?;
+        h2_limits(at, &manager, &mut to.h2_limits)?;
         Ok(())
     } else if let Some(proxy) = at.unpack::<TcpProxy>(field, any)? {
         if to.tcp_cluster.is_some() {
@@ -320,6 +330,22 @@ fn limits(at: At<'_>, manager: &hcm::HttpConnectionManager, limits: &mut Limits)
     }
     if let Some(count) = common.and_then(|common| common.max_headers_count.as_ref()) {
         limits.header_count_max = count.value;
+    }
+    Ok(())
+}
+
+/// What Envoy has a word for.
+fn h2_limits(at: At<'_>, manager: &hcm::HttpConnectionManager, limits: &mut H2Limits) -> Result<(), DecodeError> {
+    let Some(options) = &manager.http2_protocol_options else { return Ok(()) };
+    let set = |limit: &mut u32, value: Option<&UInt32Value>| *limit = value.map_or(*limit, |value| value.value);
+    set(&mut limits.streams_max, options.max_concurrent_streams.as_ref());
+    set(&mut limits.stream_window_bytes_max, options.initial_stream_window_size.as_ref());
+    set(&mut limits.connection_window_bytes, options.initial_connection_window_size.as_ref());
+    if let Some(keepalive) = &options.connection_keepalive {
+        let field = "http2_protocol_options.connection_keepalive";
+        let time = |value: Option<&_>| value.map(|value| at.duration(field, value)).transpose();
+        limits.keepalive_interval = time(keepalive.interval.as_ref())?.filter(|interval| !interval.is_zero());
+        limits.keepalive_timeout = time(keepalive.timeout.as_ref())?.unwrap_or(limits.keepalive_timeout);
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::HttpProtocolOptions;
+use envoy_types::pb::envoy::config::core::v3::{Http2ProtocolOptions, HttpProtocolOptions, KeepaliveSettings};
 use envoy_types::pb::envoy::config::listener::v3 as pb;
 use envoy_types::pb::envoy::config::listener::v3::{filter, listener_filter};
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -20,6 +20,7 @@ use envoy_types::pb::google::protobuf::{BoolValue, UInt64Value};
 use ipnet::IpNet;
 use mesh_core::config::duration as go_duration;
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::protocol::ListenProtocol;
 use mesh_core::model::resource::{Bind, Limits, Listener};
 use prost::{Message, Name};
@@ -36,6 +37,9 @@ pub(crate) const NO_LISTENER_CLUSTER: &str = "no-listener-at-destination";
 
 /// The network filter that bounds connections.
 const CONNECTION_LIMIT: &str = "envoy.filters.network.connection_limit";
+
+/// What Envoy takes as a window, or as a number of streams.
+const WINDOWS: (u32, u32) = (65_535, (1 << 31) - 1);
 
 /// Envoy's highest `max_request_headers_kb`.
 const HEADERS_KB_MAX: usize = 8192;
@@ -69,6 +73,14 @@ pub(crate) struct ExtraLimits {
     pub header_bytes_max: usize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header_count_max: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_body_bytes_max: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linger_timeout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub half_closed_timeout: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub h2: Option<H2Limits>,
 }
 
 /// Encodes one listener.
@@ -211,12 +223,34 @@ fn connection_manager(listener: &Listener) -> Option<hcm::HttpConnectionManager>
             max_headers_count: Some(number(limits.header_count_max)),
             ..HttpProtocolOptions::default()
         }),
+        http2_protocol_options: http2_options(&listener.h2_limits),
         request_headers_timeout: Some(duration(limits.header_timeout)),
         // Envoy's would also end a silent WebSocket and a slow answer; ours is about bodies only, and carried beside.
         stream_idle_timeout: Some(duration(Duration::ZERO)),
         max_request_headers_kb: Some(number(headers_kb(limits.header_bytes_max))),
         ..hcm::HttpConnectionManager::default()
     })
+}
+
+/// What Envoy has a word for, where it is not the default: Envoy's own are for an Envoy.
+fn http2_options(limits: &H2Limits) -> Option<Http2ProtocolOptions> {
+    let defaults = H2Limits::default();
+    let H2Limits { streams_max, stream_window_bytes_max, connection_window_bytes, keepalive_interval, .. } = limits;
+    let window = |bytes: u32, default: u32| (bytes != default).then(|| number(bytes.clamp(WINDOWS.0, WINDOWS.1)));
+    let interval = keepalive_interval.filter(|_| limits.keepalive_interval != defaults.keepalive_interval);
+    let options = Http2ProtocolOptions {
+        max_concurrent_streams: (*streams_max != defaults.streams_max)
+            .then(|| number((*streams_max).clamp(1, WINDOWS.1))),
+        initial_stream_window_size: window(*stream_window_bytes_max, defaults.stream_window_bytes_max),
+        initial_connection_window_size: window(*connection_window_bytes, defaults.connection_window_bytes),
+        connection_keepalive: interval.map(|interval| KeepaliveSettings {
+            interval: Some(duration(interval.max(Duration::from_millis(1)))),
+            timeout: Some(duration(limits.keepalive_timeout.max(Duration::from_millis(1)))),
+            ..KeepaliveSettings::default()
+        }),
+        ..Http2ProtocolOptions::default()
+    };
+    (options != Http2ProtocolOptions::default()).then_some(options)
 }
 
 fn headers_kb(bytes: usize) -> u32 {
@@ -232,6 +266,9 @@ fn extra(listener: &Listener) -> Extra {
         idle_timeout,
         header_bytes_max,
         header_count_max,
+        unread_body_bytes_max,
+        linger_timeout,
+        half_closed_timeout,
     } = listener.limits;
     Extra {
         protocol: listener.protocol,
@@ -246,6 +283,10 @@ fn extra(listener: &Listener) -> Extra {
             idle_timeout: go_duration::format(idle_timeout),
             header_bytes_max,
             header_count_max: Some(header_count_max),
+            unread_body_bytes_max: Some(unread_body_bytes_max),
+            linger_timeout: Some(go_duration::format(linger_timeout)),
+            half_closed_timeout: Some(go_duration::format(half_closed_timeout)),
+            h2: Some(listener.h2_limits.clone()),
         },
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::DEFAULT_ZONE;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{Bind, Limits, Listener, RouteTable};
@@ -88,6 +89,7 @@ impl Builder<'_> {
                 detect_timeout: Listener::DETECT_TIMEOUT,
                 forwarded_headers: ForwardedHeaders::bound_to(address),
                 limits: Limits::default(),
+                h2_limits: H2Limits::default(),
             };
             if !first.may_be_http() {
                 self.add_listener(&listener(ListenProtocol::Tcp, None, Some(first.cluster_name.clone())));
@@ -141,6 +143,7 @@ impl Builder<'_> {
             detect_timeout: Listener::DETECT_TIMEOUT,
             forwarded_headers: ForwardedHeaders::bound_to(address.ip()),
             limits: Limits::default(),
+            h2_limits: H2Limits::default(),
         });
     }
 }

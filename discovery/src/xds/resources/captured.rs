@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, Endpoint};
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{
@@ -33,6 +34,7 @@ impl Builder<'_> {
             detect_timeout: Listener::DETECT_TIMEOUT,
             forwarded_headers: ForwardedHeaders::captured(),
             limits: Limits::default(),
+            h2_limits: H2Limits::default(),
         });
         for port in ports {
             self.add_virtual(port);
@@ -62,6 +64,7 @@ impl Builder<'_> {
             detect_timeout: Listener::DETECT_TIMEOUT,
             forwarded_headers: ForwardedHeaders::captured(),
             limits: Limits::default(),
+            h2_limits: H2Limits::default(),
         });
     }
 }

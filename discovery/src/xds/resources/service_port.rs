@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, Protocol, is_raw_port};
 use mesh_core::model::resource::{
@@ -98,6 +99,7 @@ impl ServicePortRef<'_> {
             detect_timeout: Listener::DETECT_TIMEOUT,
             forwarded_headers: ForwardedHeaders::default(),
             limits: Limits::default(),
+            h2_limits: H2Limits::default(),
         };
         Some((listener, RouteTable { name: table, hosts: vec![self.host(vec!["*".into()])] }))
     }

@@ -172,8 +172,6 @@ fn a_head_that_never_ends_is_not_waited_for() {
 
 #[test]
 fn every_limit_has_a_name() {
-    let shown = format!("{:?}", Limits::default());
-    for limit in Limit::ALL {
-        assert!(shown.contains(&format!("{limit}: ")), "{limit}");
-    }
+    let names: std::collections::BTreeSet<&str> = Limit::ALL.iter().map(|limit| limit.as_str()).collect();
+    assert_eq!(names.len(), Limit::ALL.len());
 }

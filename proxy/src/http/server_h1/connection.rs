@@ -124,15 +124,14 @@ impl Connection {
         self.unread.bytes()
     }
 
-    /// Whether what is left of the request may come, and soon enough, for the connection to go on. A client that waits for its 100
+    /// Whether what is left of the request may come, for the connection to go on. A client that waits for its 100
     /// and got a final answer may send its body or not, and nobody knows which (RFC 9110 section 10.1.1).
     pub(super) fn may_be_read_away(&self, awaits_continue: bool) -> bool {
         match self.unread {
             Unread::Nothing => true,
             Unread::Lost => false,
             _ if awaits_continue && !self.told_continue && self.inbox.is_empty() => false,
-            Unread::Sized(left) => left <= super::UNREAD_BYTES_MAX,
-            Unread::Chunked(_) | Unread::UntilClose => true,
+            Unread::Sized(_) | Unread::Chunked(_) | Unread::UntilClose => true,
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::{StatusCode, Version};
+use mesh_core::model::resource::Limits;
 
-use super::{Expected, HALF_CLOSED_MAX, Shared};
+use super::{Expected, Shared};
 use crate::error::{Broken, ProxyError};
 use crate::h1::framing::Length;
+use crate::h1::limits::Limit;
 use crate::h1::outbox::{Batch, Outbox};
 use crate::h1::write;
 use crate::http::timer::LazyTimer;
@@ -72,11 +74,16 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
         }
     }
 
-    /// Writes it to its last byte. A client that takes nothing of it for `idle_timeout` is given up.
+    /// Writes it to its last byte. A client that takes nothing of it for too long is given up, and `reached` hears why.
     ///
     /// # Errors
     /// [`Broken`]: the client does not have all of it, and can tell.
-    pub(super) async fn run(mut self, timer: &mut LazyTimer, idle_timeout: Duration) -> Result<(), Broken> {
+    pub(super) async fn run(
+        mut self,
+        timer: &mut LazyTimer,
+        limits: &Limits,
+        reached: &dyn Fn(Limit),
+    ) -> Result<(), Broken> {
         let mut waiting: Option<(u64, Instant)> = None;
         let ended = std::future::poll_fn(|cx| {
             let polled = self.poll(cx);
@@ -90,11 +97,11 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
                 Poll::Ready(Ok(())) => true,
                 Poll::Pending => false,
             };
-            let patience = match (is_blocked, is_half_closed) {
+            let (patience, limit) = match (is_blocked, is_half_closed) {
                 // The client takes nothing for now.
-                (true, _) => idle_timeout,
+                (true, _) => (limits.body_idle_timeout, Limit::BodyIdle),
                 // It may have left, which shows when it is written to.
-                (false, true) => HALF_CLOSED_MAX,
+                (false, true) => (limits.half_closed_timeout, Limit::HalfClosed),
                 (false, false) => {
                     waiting = None;
                     return Poll::Pending;
@@ -106,8 +113,9 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
                 _ => Instant::now(),
             };
             waiting = Some((sent, since));
-            let gone = || Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() });
-            timer.poll_until(since + patience, cx).map(|()| gone())
+            ready!(timer.poll_until(since + patience, cx));
+            reached(limit);
+            Poll::Ready(Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() }))
         })
         .await;
         if ended.is_err() && self.length == Length::UntilClose {

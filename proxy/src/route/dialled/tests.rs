@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use mesh_core::model::forwarded::ForwardedHeaders;
+use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::Name;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
@@ -53,6 +54,7 @@ fn book() -> AddressBook {
         detect_timeout: Listener::DETECT_TIMEOUT,
         forwarded_headers: ForwardedHeaders::default(),
         limits: Limits::default(),
+        h2_limits: H2Limits::default(),
     });
     let clusters = [cluster(&service("web.shop"), 80), cluster(&service("web.shop"), 9090)];
     let addresses = vec![
