@@ -99,8 +99,11 @@ async fn beyond_its_limit_a_listener_takes_nobody() {
     for _ in 0..2 {
         assert_eq!(sent(mesh.proxy, &[GET.as_bytes()]).await, "", "there is a fourth");
     }
-    assert_eq!(mesh.metric("mesh_connections_ended_total", &["max_connections"]).await, 2.0);
-    assert_eq!(mesh.metric("mesh_requests_total", &["tcp", "OM", "code_class=\"none\""]).await, 2.0);
+    eventually("both are counted, with their reason", async || {
+        mesh.metric("mesh_connections_ended_total", &["max_connections"]).await == 2.0
+            && mesh.metric("mesh_requests_total", &["tcp", "OM", "code_class=\"none\""]).await == 2.0
+    })
+    .await;
     // Those inside are served on, and who leaves makes room.
     let answer = open[0].send_request(request("GET", "web", "/", "")).await.unwrap();
     assert_eq!(whole(answer).await.unwrap().text(), "hello");
