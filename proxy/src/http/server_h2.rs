@@ -212,13 +212,14 @@ async fn send<B: Body<Error = ProxyError>>(
     let mut stalled: Option<(usize, Instant)> = None;
     std::future::poll_fn(|cx| {
         // A body that broke has reset the stream, and was counted where it broke.
-        if sending.poll(stream, reset_code, cx).is_ready() || stream.poll_reset(cx).is_ready() {
+        let polled = sending.poll(stream, reset_code, cx).map(drop);
+        if stream.poll_reset(cx).is_ready() {
             return Poll::Ready(());
         }
         let unsent = stream.unsent_bytes();
         if unsent == 0 {
             stalled = None;
-            return Poll::Pending;
+            return polled;
         }
         // The client opens no window for now.
         let since = match stalled {

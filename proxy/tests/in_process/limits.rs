@@ -168,6 +168,27 @@ async fn clients_are_told_what_h2_is_limited_to() {
 }
 
 #[tokio::test]
+async fn a_client_of_h2_that_opens_no_window_is_given_up() {
+    let backend = Backend::saying(200, "hello").await;
+    let limits = "protocol: http, limits: { body_idle_timeout: 200ms }";
+    let mesh = Mesh::start(&yaml(limits, &endpoints(&[backend.address]))).await;
+    let mut client = Client::connect(&mesh).await;
+    // No byte of any body may be sent.
+    client.send(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await;
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &post(1))).await;
+    let given_up = client.wait_for(|kind, _, stream| kind == RST_STREAM && stream == 1).await.unwrap();
+    assert_eq!(given_up, [0, 0, 0, 8], "CANCEL");
+    // One that does open it gets all of the next response, on the same connection.
+    client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 3, &post(1))).await;
+    client.wait_for(|kind, _, stream| kind == HEADERS && stream == 3).await.unwrap();
+    client.send(&frame(WINDOW_UPDATE, 0, 3, &[0, 0, 0, 5])).await;
+    assert_eq!(
+        client.wait_for(|kind, flags, stream| (kind, flags, stream) == (0, END_STREAM, 3)).await.unwrap(),
+        b"hello"
+    );
+}
+
+#[tokio::test]
 async fn a_silent_client_of_h2_is_asked_whether_it_is_there() {
     let mesh = holding("h2: { keepalive_interval: 50ms, keepalive_timeout: 50ms }").await;
     let mut client = Client::connect(&mesh).await;
