@@ -314,8 +314,7 @@ fn respond(
         // It has neither body nor length (RFC 9110 section 8.6).
         head.fields.remove(Name::ContentLength);
     }
-    let content_type = head.fields.get(Name::ContentType).and_then(|value| std::str::from_utf8(value).ok());
-    let deadline = match Exchange::of_response(false, content_type) {
+    let deadline = match Exchange::of_response(false, head.fields.get(Name::ContentType)) {
         // Nobody says where it ends: it may be news without end.
         Exchange::Plain if body.length().is_none() => None,
         Exchange::Plain => deadlines.response_end(Exchange::Plain),

@@ -69,10 +69,10 @@ const NAMES: [(Name, &str); 27] = [
 ];
 
 impl Name {
-    /// Tells a name by its letters, whatever their case.
+    /// Tells a name by its letters, whatever their case. They must be a token (RFC 9110 section 5.6.2): nothing here looks at that.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let is = |known: Name| if name.eq_ignore_ascii_case(known.as_bytes()) { known } else { Name::Other };
+        let is = |known: Name| if is_in_any_case(name, known.as_bytes()) { known } else { Name::Other };
         let first = name.first().map_or(0, u8::to_ascii_lowercase);
         // Length and first letter leave at most two candidates.
         let known = match (name.len(), first) {
@@ -134,6 +134,19 @@ fn says_who_called(name: &[u8]) -> bool {
     begins(b"x-forwarded-") || name.len() == 9 && begins(b"x-real-ip")
 }
 
+/// Whether a token is that name, which stands in lower case. Eight bytes at a time: with the bit set that tells lower case from upper,
+/// no other character of a token becomes a letter, a digit or a hyphen.
+fn is_in_any_case(token: &[u8], name: &[u8]) -> bool {
+    const LOWER: u64 = 0x2020_2020_2020_2020;
+    let ((words, rest), (known_words, known_rest)) = (token.as_chunks::<8>(), name.as_chunks::<8>());
+    let is_same_word =
+        |(word, known): (&[u8; 8], &[u8; 8])| u64::from_le_bytes(*word) | LOWER == u64::from_le_bytes(*known);
+    let is_same = |(byte, known): (&u8, &u8)| byte | 0x20 == *known;
+    token.len() == name.len()
+        && words.iter().zip(known_words).all(is_same_word)
+        && rest.iter().zip(known_rest).all(is_same)
+}
+
 /// A set of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Names(u32);
@@ -185,6 +198,16 @@ mod tests {
             ["X-Forwarded-Port", "x-forwarded-", "x_forwarded_for", "X-Forwarded_Proto", "x-real-ip", "X_Real_IP"]
         {
             assert_eq!(Name::of(one.as_bytes()), Name::XForwardedOther, "{one}");
+        }
+        for (name, text) in NAMES {
+            for place in 0..text.len() {
+                for byte in (0..=255_u8).filter(|byte| crate::h1::head::is_token(*byte)) {
+                    let mut other = text.as_bytes().to_vec();
+                    other[place] = byte;
+                    let is_same = byte.eq_ignore_ascii_case(&text.as_bytes()[place]);
+                    assert_eq!(Name::of(&other) == name, is_same, "{}", other.escape_ascii());
+                }
+            }
         }
         for other in [
             "",

@@ -27,11 +27,14 @@ pub struct Deadlines {
 impl Exchange {
     /// Tells by the response head. `switching` is a 101, or a 2xx to CONNECT.
     #[must_use]
-    pub fn of_response(switching: bool, content_type: Option<&str>) -> Self {
-        let essence = content_type.map(|value| value.split(';').next().unwrap_or_default().trim());
-        let streams = |essence: &str| {
-            let grpc = essence.get(..16).is_some_and(|start| start.eq_ignore_ascii_case("application/grpc"));
-            grpc || essence.eq_ignore_ascii_case("text/event-stream")
+    pub fn of_response(switching: bool, content_type: Option<&[u8]>) -> Self {
+        let essence = content_type.map(|value| {
+            let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
+            value[..end].trim_ascii()
+        });
+        let streams = |essence: &[u8]| {
+            let grpc = essence.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"));
+            grpc || essence.eq_ignore_ascii_case(b"text/event-stream")
         };
         match (switching, essence) {
             (true, _) => Self::Upgraded,
@@ -127,7 +130,8 @@ mod tests {
     #[test]
     fn streams_are_told_by_their_content_type() {
         let check = |switching: bool, content_type: Option<&str>, expected: Exchange| {
-            assert_eq!(Exchange::of_response(switching, content_type), expected, "{content_type:?}");
+            let bytes = content_type.map(str::as_bytes);
+            assert_eq!(Exchange::of_response(switching, bytes), expected, "{content_type:?}");
         };
         check(false, None, Exchange::Plain);
         check(false, Some("text/html"), Exchange::Plain);
