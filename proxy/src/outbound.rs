@@ -236,7 +236,8 @@ fn prepare(
     // A stream of messages is meant to be silent at times; anything else is not.
     let idle_timeout = (!grpc::is_grpc(&head.fields)).then_some(client.limits.body_idle_timeout);
     let retries = &live.policy().retry;
-    let body = ReplayableBody::new(body, retries.attempts > 0 && !retries.on.is_empty(), idle_timeout);
+    let remember = (retries.attempts > 0 && !retries.on.is_empty()).then_some(retries.body_bytes_max);
+    let body = ReplayableBody::new(body, remember, idle_timeout);
     Ok(Walk { worker, client, way, cluster, exact, head, body, interim, upgrade, protocol, deadlines })
 }
 

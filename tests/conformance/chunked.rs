@@ -224,6 +224,12 @@ fn trailers() -> Vec<Row> {
         "Max-Forwards",
         "Cache-Control",
         "Range",
+        "Forwarded",
+        "Via",
+        "X-Forwarded-For",
+        "X-Forwarded-Port",
+        "X_Forwarded_For",
+        "X-Real-IP",
     ] {
         let value = if name == "Transfer-Encoding" { "chunked" } else { "7" };
         let lines = format!("{name}: {value}");

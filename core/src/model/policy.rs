@@ -105,6 +105,16 @@ pub struct Retry {
     /// ... plus these a second. Tries that never reached an application are free.
     pub budget_min_per_second: u32,
     pub methods: RetryMethods,
+    /// So much of a request's body is kept for another try; with a longer one there is none once some of it was sent.
+    #[serde(default = "Retry::body_bytes_max")]
+    pub body_bytes_max: u32,
+}
+
+impl Retry {
+    /// What holds where nobody says it.
+    fn body_bytes_max() -> u32 {
+        64 << 10
+    }
 }
 
 impl Default for Retry {
@@ -115,6 +125,7 @@ impl Default for Retry {
             budget: Percent::from_hundredths(20_00),
             budget_min_per_second: 10,
             methods: RetryMethods::Idempotent,
+            body_bytes_max: Self::body_bytes_max(),
         }
     }
 }

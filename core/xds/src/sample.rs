@@ -66,6 +66,7 @@ pub(crate) fn policy(random: &mut Rng) -> Policy {
             budget: Percent::from_hundredths(random.u32(..=1000_00)),
             budget_min_per_second: number(random),
             methods: pick(random, &[RetryMethods::Idempotent, RetryMethods::Any]),
+            body_bytes_max: number(random),
         },
         circuit: Circuit { connections_max: number(random), pending_max: number(random), requests_max: number(random) },
         outlier: Outlier {

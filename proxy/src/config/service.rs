@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::config::percent::Percent;
-use mesh_core::config::section::{Section, text_of, wanted_words};
+use mesh_core::config::section::{Bytes, Section, text_of, wanted_words};
 use mesh_core::model::endpoint::{DEFAULT_WEIGHT, EndpointState, NetworkAddress};
 use mesh_core::model::names::EndpointId;
-use mesh_core::model::policy::{Balance, Circuit, Outlier, Policy, Retry, RetryMethods, RetryOn};
+use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn};
 use mesh_core::model::protocol::UpstreamProtocol;
 use mesh_core::model::resource::{Assignment, Cluster, EndpointSource, Resources, Target};
 
@@ -22,6 +22,9 @@ const PRIORITY_MAX: u32 = 127;
 
 /// More tries than this are load, not help.
 const ATTEMPTS_MAX: u32 = 10;
+
+/// Of a request's body, for each request that is under way.
+const BODY_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads `services` into clusters and assignments; returns the names of all, also of those with mistakes, so that what refers
 /// to one of them is not a second mistake.
@@ -157,11 +160,20 @@ fn read_policy(service: &Section<'_>) -> Policy {
     Policy {
         balance: service.word("lb", &balances).unwrap_or_default(),
         timeout: service.optional("timeout").filter(|timeout: &Duration| !timeout.is_zero()),
+        connect_timeout: read_connect_timeout(service),
         retry: read_retry(service),
         circuit: read_circuit(service),
         outlier: read_outlier(service),
-        ..Policy::default()
     }
+}
+
+fn read_connect_timeout(service: &Section<'_>) -> ConnectTimeout {
+    let Some(timeout) = service.optional("connect_timeout") else { return ConnectTimeout::default() };
+    if timeout == Duration::ZERO {
+        service
+            .problem("connect_timeout", "more than 0s is wanted: an address that answers nothing would be waited for");
+    }
+    ConnectTimeout(timeout)
 }
 
 fn read_retry(service: &Section<'_>) -> Retry {
@@ -172,11 +184,20 @@ fn read_retry(service: &Section<'_>) -> Retry {
         on: read_retry_on(&section).unwrap_or(defaults.on),
         attempts: within(&section, "attempts", 0, ATTEMPTS_MAX).unwrap_or(defaults.attempts),
         budget: share(&section, "budget").unwrap_or(defaults.budget),
-        budget_min_per_second: defaults.budget_min_per_second,
+        budget_min_per_second: section.optional("min_per_second").unwrap_or(defaults.budget_min_per_second),
         methods: section.word("methods", &methods).unwrap_or_default(),
+        body_bytes_max: read_body_bytes(&section).unwrap_or(defaults.body_bytes_max),
     };
     section.finish();
     retry
+}
+
+fn read_body_bytes(retry: &Section<'_>) -> Option<u32> {
+    let Bytes(bytes) = retry.optional("max_body_bytes")?;
+    if bytes > BODY_BYTES_MAX {
+        retry.problem("max_body_bytes", "a size from 0 to 64MiB is wanted: each request that is under way may take it");
+    }
+    u32::try_from(bytes).ok()
 }
 
 fn read_retry_on(retry: &Section<'_>) -> Option<BTreeSet<RetryOn>> {
@@ -216,7 +237,7 @@ fn read_outlier(service: &Section<'_>) -> Outlier {
     let outlier = Outlier {
         consecutive_5xx: section.optional("consecutive_5xx").unwrap_or(defaults.consecutive_5xx),
         base_ejection_time: base,
-        max_ejection_time: defaults.max_ejection_time.max(base),
+        max_ejection_time: section.optional("max_ejection_time").unwrap_or(defaults.max_ejection_time).max(base),
         max_ejection_percent: share(&section, "max_ejection_percent").unwrap_or(defaults.max_ejection_percent),
     };
     section.finish();

@@ -187,6 +187,9 @@ fn every_key_has_its_meaning() {
     let policy = |keys: &str| good(&service(keys)).resources.clusters["a"].policy.clone();
     assert_eq!(policy("lb: round_robin").balance, Balance::RoundRobin);
     assert_eq!(policy("timeout: 0s").timeout, None);
+    assert_eq!(policy("connect_timeout: 250ms").connect_timeout.0, Duration::from_millis(250));
+    let retry = policy("retry: { min_per_second: 3, max_body_bytes: 1MiB }").retry;
+    assert_eq!((retry.budget_min_per_second, retry.body_bytes_max), (3, 1 << 20));
     let retry = policy("retry: { on: [gateway-error], attempts: 0, budget: 5%, methods: any }").retry;
     assert_eq!((retry.on, retry.attempts), ([RetryOn::GatewayError].into(), 0));
     assert_eq!((retry.budget, retry.methods), (Percent::from_hundredths(5_00), RetryMethods::Any));
@@ -197,6 +200,7 @@ fn every_key_has_its_meaning() {
         policy("outlier: { consecutive_5xx: 0, base_ejection_time: 10m, max_ejection_percent: 100% }").outlier;
     assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (0, Percent::from_hundredths(100_00)));
     assert_eq!(outlier.max_ejection_time, Duration::from_secs(600), "never shorter than the first ejection");
+    assert_eq!(policy("outlier: { max_ejection_time: 1m }").outlier.max_ejection_time, Duration::from_secs(60));
     assert_eq!(good(&service("protocol: http2")).resources.clusters["a"].protocol, UpstreamProtocol::Http2);
     assert_eq!(good("services: { a: { endpoints: [] } }").resources.assignments["a"].endpoints, []);
     let name = |url: &str| match &good(&format!("services: {{ a: {{ dns: {url:?} }} }}")).resources.clusters["a"].source
@@ -220,6 +224,10 @@ fn mistakes_within_a_service() {
     check("retry: { attempts: 11 }", "retry.attempts: 11: a whole number from 0 to 10 is wanted");
     check("retry: { attempts: -1 }", "retry.attempts: -1: a whole number from 0 to 10 is wanted");
     check("retry: { budget: 20 }", "retry.budget: 20: a percentage such as 20% is wanted");
+    let kept = "a size from 0 to 64MiB is wanted: each request that is under way may take it";
+    check("retry: { max_body_bytes: 1GiB }", &format!(r#"retry.max_body_bytes: "1GiB": {kept}"#));
+    let waited = "more than 0s is wanted: an address that answers nothing would be waited for";
+    check("connect_timeout: 0s", &format!(r#"connect_timeout: "0s": {waited}"#));
     check("retry: { budget: 200% }", r#"retry.budget: "200%": at most 100% is wanted"#);
     let known = "connect-failure, refused-stream, reset, 5xx, gateway-error";
     check(

@@ -127,6 +127,11 @@ fn clusters(counts: &[Arc<ClusterCounts>]) -> Vec<MetricFamily> {
             "Retries that were not made since the budget was spent.",
             sum(&|one| &one.budget_exhausted),
         ),
+        counter(
+            "mesh_retry_bodies_not_kept_total",
+            "Retries that were not made since the request's body was longer than is kept, or broke off.",
+            sum(&|one| &one.bodies_not_kept),
+        ),
         counter("mesh_ejections_total", "Endpoints taken out.", sum(&|one| &one.ejections)),
         counter("mesh_upstream_connects_total", "Connections opened to endpoints.", sum(&|one| &one.connects)),
         counter(

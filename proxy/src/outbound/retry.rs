@@ -127,7 +127,12 @@ async fn tries(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, Upstre
                     last: Box::new(failed.error),
                 });
             }
-            Verdict::No(_) => return into_result(outcome),
+            Verdict::No(refusal) => {
+                if refusal == Refusal::NotReplayable {
+                    walk.cluster.metrics.counts.bodies_not_kept.increase();
+                }
+                return into_result(outcome);
+            }
         }
     }
 }

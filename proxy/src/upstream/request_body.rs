@@ -1,6 +1,6 @@
 //! What is sent upstream: the client's body, remembered as far as the request may be sent again.
 //!
-//! A body is remembered up to [`REPLAY_BYTES_MAX`] and only while a retry is possible at all. The first try reads from the client
+//! A body is remembered up to a limit, and only while a retry is possible at all. The first try reads from the client
 //! and remembers; the next one sends what is remembered, then goes on reading from the client.
 
 use std::cell::RefCell;
@@ -15,9 +15,6 @@ use super::idle::IdleTimer;
 use crate::error::Broken;
 use crate::message::Frame;
 use crate::message::body::{Body, ClientBody};
-
-/// A body that is longer can no longer be sent again.
-pub const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
 /// Why the client's body could not be read to its end.
 #[derive(Debug, Error)]
@@ -42,6 +39,8 @@ pub struct SharedBody {
     /// None once it can no longer be sent again.
     remembered: Option<Vec<Bytes>>,
     remembered_bytes: usize,
+    /// A body that is longer can no longer be sent again.
+    remembered_bytes_max: usize,
     /// The last frame has been read from the client.
     ended: bool,
     read_anything: bool,
@@ -62,15 +61,16 @@ pub enum ReplayableBody {
 }
 
 impl ReplayableBody {
-    /// `remember`: whether a retry is possible at all.
+    /// `remember`: up to how many bytes; none where no retry is possible at all.
     #[must_use]
-    pub fn new(source: Option<ClientBody>, remember: bool, idle_timeout: Option<Duration>) -> Self {
+    pub fn new(source: Option<ClientBody>, remember: Option<u32>, idle_timeout: Option<Duration>) -> Self {
         let Some(source) = source else { return Self::Empty };
         let shared = SharedBody {
             source,
             idle: IdleTimer::new(idle_timeout),
-            remembered: remember.then(Vec::new),
+            remembered: remember.map(|_| Vec::new()),
             remembered_bytes: 0,
+            remembered_bytes_max: remember.unwrap_or_default() as usize,
             ended: false,
             read_anything: false,
             fault: None,
@@ -164,7 +164,7 @@ impl SharedBody {
     fn remember(&mut self, frame: &Frame) {
         let Some(remembered) = &mut self.remembered else { return };
         match frame {
-            Frame::Data(data) if self.remembered_bytes + data.len() <= REPLAY_BYTES_MAX => {
+            Frame::Data(data) if self.remembered_bytes + data.len() <= self.remembered_bytes_max => {
                 self.remembered_bytes += data.len();
                 remembered.push(data.clone());
             }

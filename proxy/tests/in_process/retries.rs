@@ -55,6 +55,26 @@ async fn a_post_is_not_sent_twice_once_it_was_sent() {
     }
 }
 
+#[tokio::test]
+async fn a_body_is_kept_as_far_as_is_said() {
+    let bad = Backend::answering(async |request| {
+        let mut response = full_of(request).await;
+        *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        response
+    })
+    .await;
+    let body: &'static str = String::leak("x".repeat(3000));
+    for (bytes, tries) in [("2KiB", 1), ("3KiB", 3)] {
+        let before = bad.count();
+        let settings = format!("retry: {{ attempts: 2, max_body_bytes: {bytes} }}, outlier: {{ consecutive_5xx: 0 }}");
+        let mesh = Mesh::http(&[bad.address], &settings).await;
+        assert_eq!(send(mesh.proxy, request("PUT", "web", "/", body)).await.status, 503);
+        assert_eq!(bad.count() - before, tries, "{bytes}");
+        let expected = if tries == 1 { 1.0 } else { 0.0 };
+        assert_eq!(mesh.metric("mesh_retry_bodies_not_kept_total", &["web"]).await, expected, "{bytes}");
+    }
+}
+
 async fn full_of(request: http::Request<hyper::body::Incoming>) -> http::Response<BoxedBody> {
     use http_body_util::BodyExt;
     http::Response::new(full(request.into_body().collect().await.unwrap().to_bytes()))
