@@ -202,26 +202,29 @@ fn reset_code(error: &ProxyError) -> Code {
 async fn send<B: Body<Error = ProxyError>>(
     stream: &Stream,
     head: &ResponseHead,
-    mut sending: Sending<B>,
+    sending: Sending<B>,
     idle_timeout: Duration,
 ) {
     if stream.send_response(head, sending.is_over()).is_err() {
         return stream.reset(Code::INTERNAL_ERROR);
     }
+    let mut sending = Some(sending);
     let mut timer = LazyTimer::default();
     let mut stalled: Option<(usize, Instant)> = None;
     std::future::poll_fn(|cx| {
         // A body that broke has reset the stream, and was counted where it broke.
-        let polled = sending.poll(stream, reset_code, cx).map(drop);
+        if sending.as_mut().is_some_and(|sending| sending.poll(stream, reset_code, cx).is_ready()) {
+            sending = None;
+        }
         if stream.poll_reset(cx).is_ready() {
             return Poll::Ready(());
         }
         let unsent = stream.unsent_bytes();
         if unsent == 0 {
             stalled = None;
-            return polled;
+            return if sending.is_none() { Poll::Ready(()) } else { Poll::Pending };
         }
-        // The client opens no window for now.
+        // The client opens no window for now. That holds for the last of a response too: nobody else would wait for it.
         let since = match stalled {
             Some((before, since)) if before == unsent => since,
             _ => Instant::now(),
