@@ -9,6 +9,7 @@ use mesh_tests::eventually::eventually;
 
 use crate::backend::{Act, Backend, Script};
 use crate::client::{Client, Delivery};
+use crate::h2;
 use crate::world::DEADLINE;
 
 pub const SCENARIOS: &[(&str, fn())] = &[
@@ -17,6 +18,9 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("9110 17.5: a client that reads no answer to its pipeline is held back", a_pipeline_without_reading),
     ("9110 17.5: an origin that does not read a body is held back", an_origin_that_does_not_read),
     ("9110 17.5: a response head without end is cut", an_endless_head),
+    ("9113 10.5: a thousand idle connections of h2 cost little, and nobody else waits", idle_h2),
+    ("9113 10.5: a client that reads none of its streams is held back", unread_streams),
+    ("9113 10.5: streams that are reset at once, on one connection after the other", rapid_resets),
 ];
 
 /// What a connection may cost in a build without optimisation.
@@ -179,5 +183,59 @@ fn an_endless_head() {
         let mut client = Client::connect(process.web);
         client.send("GET /first HTTP/1.1\r\nHost: web\r\n\r\n");
         assert_eq!(client.response("GET").entire().status, 502);
+    });
+}
+
+fn idle_h2() {
+    let process = Process::start(vec![]);
+    let number = 1_000;
+    process.grows_at_most(number * IDLE_BYTES_MAX, || {
+        let mut clients: Vec<h2::client::Client> =
+            (0..number).map(|_| h2::client::Client::connect(process.web)).collect();
+        process.serves();
+        for client in &mut clients {
+            client.serves("/one");
+        }
+        process.serves();
+    });
+}
+
+/// What one unread stream may hold, both ways and in sockets.
+const STREAM_BYTES_MAX: u64 = 512 << 10;
+
+fn unread_streams() {
+    let answer = [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 8 << 20]].concat();
+    let process = Process::start(vec![Script { target: "/first", early: false, acts: vec![Act::Send(answer)] }]);
+    let number = 50;
+    process.grows_at_most(number * STREAM_BYTES_MAX, || {
+        let mut client = h2::client::Client::connect(process.web);
+        client.polite = false;
+        let streams: Vec<u32> = (0..number).map(|_| client.ask(&h2::client::get("/first"))).collect();
+        client.wait("every head", |heard| {
+            streams.iter().all(|stream| heard.on(*stream).is_some_and(|said| said.head().is_some())).then_some(())
+        });
+        for _ in 0..20 {
+            client.settle();
+            process.serves();
+        }
+        let got: usize = client.heard.streams.values().map(|said| said.body.len()).sum();
+        assert!(got <= 65_535, "{got} bytes came through a window of 65,535");
+    });
+}
+
+fn rapid_resets() {
+    let process = Process::start(vec![]);
+    process.grows_at_most(EXCHANGE_BYTES_MAX, || {
+        let block = h2::hpack::block(&h2::client::get("/one"));
+        for _ in 0..20 {
+            let mut client = h2::client::Client::connect(process.web);
+            let stream = |number: u32| {
+                let stream = 2 * number + 1;
+                let reset = h2::frame::reset(stream, h2::frame::code::CANCEL);
+                [h2::frame::headers(stream, h2::frame::flag::END_STREAM, &block), reset].concat()
+            };
+            client.send((0..5000).flat_map(stream).collect::<Vec<u8>>());
+            client.end();
+        }
     });
 }

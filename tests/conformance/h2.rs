@@ -13,12 +13,14 @@ mod streams; // states of streams, and of the connection
 mod windows; // flow control
 mod messages; // requests
 mod compression; // header blocks
+mod hostile; // peers that mean harm
 
 use libtest_mimic::Trial;
 
 pub fn trials() -> Vec<Trial> {
     let rows = [frames::rows(), streams::rows(), windows::rows(), messages::rows(), compression::rows()];
     let rows = table::trials("h2", rows.into_iter().flatten().collect());
-    let scenarios = [streams::SCENARIOS, windows::SCENARIOS, messages::SCENARIOS, compression::SCENARIOS];
+    let scenarios =
+        [streams::SCENARIOS, windows::SCENARIOS, messages::SCENARIOS, compression::SCENARIOS, hostile::SCENARIOS];
     rows.chain(scenarios.into_iter().flat_map(|all| table::scenarios("h2", all))).collect()
 }
