@@ -162,7 +162,7 @@ fn plain() -> Vec<Row> {
         row(
             "9112 7.1: chunks become DATA",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3;x=y\r\nllo\r\n0\r\n\r\n",
-            { passed(200, "hello").fields(&[]) },
+            passed(200, "hello").fields(&[]),
         ),
         row_and_end("9112 6.3: a body that ends with the connection", "HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nhello", {
             passed(200, "hello").fields(&[("x-a", "1")])
@@ -171,7 +171,7 @@ fn plain() -> Vec<Row> {
         row(
             "9110 5.3: Set-Cookie stays apart",
             "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\nContent-Length: 0\r\n\r\n",
-            { passed(200, "").fields(&[("set-cookie", "a=b"), ("set-cookie", "c=d"), ("content-length", "0")]) },
+            passed(200, "").fields(&[("set-cookie", "a=b"), ("set-cookie", "c=d"), ("content-length", "0")]),
         ),
         row("9110 5.5: 8-bit characters of a value", "HTTP/1.1 200 OK\r\nX-A: \u{e9}\r\nContent-Length: 0\r\n\r\n", {
             passed(200, "").fields(&[("x-a", "\u{c3}\u{a9}"), ("content-length", "0")])

@@ -4,14 +4,14 @@ use super::client::{Client, get};
 use super::frame::{code, flag, headers, setting};
 use super::hpack::{self, bytes, coded, huffman, indexed, integer, line, never, plain, remembered, resized};
 use super::huffman;
-use super::table::{Row, Wanted, answered, asked, connection, row};
+use super::table::{Row, Scenario, Wanted, answered, asked, connection, row};
 use crate::world::World;
 
 pub fn rows() -> Vec<Row> {
     [forms(), huffman_rows(), tables(), broken(), integers()].into_iter().flatten().collect()
 }
 
-pub const SCENARIOS: &[(&str, fn(&World))] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("7541 2.3.2: entries are found again under their numbers", entries),
     ("7541 4.4: the oldest entries go first", evicted),
     ("7541 4.4: an entry larger than the table empties it", too_large_an_entry),

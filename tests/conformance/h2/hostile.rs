@@ -12,6 +12,7 @@ use super::frame::{
 };
 use super::hpack::{block, indexed, line, remembered};
 use super::origin::Manners;
+use super::table::Scenario;
 use super::world;
 use crate::backend::{Act, Backend, Script};
 use crate::client::Delivery;
@@ -19,7 +20,7 @@ use crate::world::{DEADLINE, World};
 
 const END: u8 = flag::END_STREAM;
 
-pub const SCENARIOS: &[(&str, fn(&World))] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("9113 10.5: streams that are reset as soon as they are opened", rapid_reset),
     ("9113 10.5: malformed requests, which the proxy has to reset", made_to_reset),
     ("9113 10.5: good requests, which the proxy is made to reset", made_to_reset_by_windows),

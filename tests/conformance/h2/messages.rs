@@ -3,7 +3,7 @@
 use super::client::{Client, get, post};
 use super::frame::{code, data, flag, headers, kind, window_update};
 use super::hpack::{self, block};
-use super::table::{Row, Wanted, answered, connection, malformed, posting, row};
+use super::table::{Row, Scenario, Wanted, answered, connection, malformed, posting, row};
 use crate::world::World;
 
 const END: u8 = flag::END_STREAM;
@@ -12,7 +12,7 @@ pub fn rows() -> Vec<Row> {
     [exchanges(), fields(), pseudo_headers(), lengths(), trailers()].into_iter().flatten().collect()
 }
 
-pub const SCENARIOS: &[(&str, fn(&World))] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("9113 8.1: every method is answered", methods),
     ("9113 8.1: HEAD is answered without DATA", head),
     ("9113 8.1.1: a malformed request does not reach the origin, and harms no other", malformed_among_others),

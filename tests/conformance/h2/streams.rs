@@ -6,7 +6,7 @@ use super::frame::{
     settings_ack, window_update,
 };
 use super::hpack::{self, block};
-use super::table::{Row, Wanted, answered, asked, connection, ignored, opened, posting, row, stream};
+use super::table::{Row, Scenario, Wanted, answered, asked, connection, ignored, opened, posting, row, stream};
 use crate::world::World;
 
 const END: u8 = flag::END_STREAM;
@@ -17,7 +17,7 @@ pub fn rows() -> Vec<Row> {
     [idle(), half_closed(), closed(), identifiers()].into_iter().flatten().collect()
 }
 
-pub const SCENARIOS: &[(&str, fn(&World))] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("9113 3.4: the proxy's first frame is SETTINGS, before it has heard anything of ours", first_frame),
     ("9113 3.4: SETTINGS behind the preface may be missing for a while", late_settings),
     ("9113 3.4: what is no preface ends the connection without an answer", no_preface),

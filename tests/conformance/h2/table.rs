@@ -111,8 +111,11 @@ pub fn trials(theme: &'static str, rows: Vec<Row>) -> impl Iterator<Item = Trial
     })
 }
 
+/// What no row can tell: its name, and what is done with a proxy and an HTTP/1.1 origin.
+pub type Scenario = (&'static str, fn(&World));
+
 /// One test a function, each with a world of its own.
-pub fn scenarios(theme: &'static str, all: &'static [(&str, fn(&World))]) -> impl Iterator<Item = Trial> {
+pub fn scenarios(theme: &'static str, all: &'static [Scenario]) -> impl Iterator<Item = Trial> {
     all.iter().map(move |&(name, test)| {
         Trial::test(format!("{theme}: RFC {name}"), move || {
             let world = World::start(Vec::new());

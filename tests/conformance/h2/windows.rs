@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use super::client::{Client, get, post};
 use super::frame::{code, data, flag, setting, settings, window_update};
-use super::table::{Row, Wanted, connection, opened, row};
+use super::table::{Row, Scenario, Wanted, connection, opened, row};
 use crate::world::{LIMITS, Running, SERVICE, World};
 
 const END: u8 = flag::END_STREAM;
@@ -41,7 +41,7 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-pub const SCENARIOS: &[(&str, fn(&World))] = &[
+pub const SCENARIOS: &[Scenario] = &[
     ("9113 6.9.1: no more DATA than the window of a stream", one_byte),
     ("9113 6.5.3: the last of several values in one SETTINGS counts", last_value),
     ("9113 6.9.2: a window of 0 holds DATA back, SETTINGS let it go", by_settings),
