@@ -78,6 +78,8 @@ pub struct Backend {
 impl Backend {
     pub fn start(scripts: Vec<Script>, delivery: Delivery) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Whoever comes faster than the test accepts has to wait, not to try again in a second.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let shared =
             Arc::new(Shared { log: Mutex::new(Log { scripts, delivery, ..Log::default() }), ..Shared::default() });

@@ -71,6 +71,8 @@ pub struct Place {
 impl Origin {
     pub fn start(manners: Manners) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Whoever comes faster than the test accepts has to wait, not to try again in a second.
+        socket2::SockRef::from(&listener).listen(4096).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
