@@ -8,6 +8,7 @@ mod request_lines; // pseudo-headers, and what they become
 mod request_fields; // fields, and what they become
 mod request_bodies; // lengths, DATA and trailers
 mod responses; // from HTTP/1.1 to an h2 client
+mod exchanges; // what no table can tell
 mod upgrade; // from HTTP/1.1 to an h2 origin, and back
 
 use libtest_mimic::Trial;
@@ -248,5 +249,6 @@ pub fn trials() -> Vec<Trial> {
         })
     };
     let requests = rows.into_iter().flatten().map(trial);
-    requests.chain(responses::trials()).chain(upgrade::trials()).collect()
+    let exchanges = crate::scenario::trials("h2 to h1", exchanges::SCENARIOS);
+    requests.chain(responses::trials()).chain(exchanges).chain(upgrade::trials()).collect()
 }

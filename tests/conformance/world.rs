@@ -35,19 +35,24 @@ pub struct World {
 pub struct Running {
     pub address: SocketAddr,
     _told: watch::Sender<Arc<Resources>>,
-    _shutdown: oneshot::Sender<()>,
+    shutdown: Option<oneshot::Sender<()>>,
 }
 
 impl Running {
-    /// One listener for one service, with these settings of both.
+    /// One listener for one service, with these settings of both. It waits for nobody when it ends.
     pub fn start(listener: &str, service: &str) -> Self {
+        Self::patient(listener, service, Duration::from_millis(10))
+    }
+
+    /// One that waits so long for what is under way when it is told to leave.
+    pub fn patient(listener: &str, service: &str, drain_timeout: Duration) -> Self {
         let file = format!(
             "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
              services:\n  web: {{ {service} }}\n"
         );
         let parsed = mesh_proxy::config::parse("case", &file).unwrap_or_else(|problems| panic!("{problems}"));
         let (told, resources) = watch::channel(parsed.resources.into());
-        let options = Options { workers: 1, drain_timeout: Duration::from_millis(10), ..Options::default() };
+        let options = Options { workers: 1, drain_timeout, ..Options::default() };
         let app = RUNTIME.block_on(App::bind(options, resources)).unwrap();
         let address = *app.addresses().values().next().expect("the file has a listener");
         let (shutdown, ended) = oneshot::channel::<()>();
@@ -55,7 +60,12 @@ impl Running {
             // Told or dropped: both mean the end.
             let _ = ended.await;
         }));
-        Self { address, _told: told, _shutdown: shutdown }
+        Self { address, _told: told, shutdown: Some(shutdown) }
+    }
+
+    /// Tells it to leave.
+    pub fn leave(&mut self) {
+        self.shutdown = None;
     }
 }
 

@@ -6,8 +6,6 @@ use libtest_mimic::Trial;
 use crate::backend::{Act, Backend, Script};
 use crate::client::Delivery;
 use crate::h2::client::Client;
-use crate::h2::frame::flag;
-use crate::h2::{frame, hpack};
 use crate::world::{LIMITS, World};
 
 struct Row {
@@ -138,17 +136,7 @@ pub fn trials() -> Vec<Trial> {
         })
     };
     let all = [plain(), bodiless(), hop_by_hop(), interims(), malformed(), cuts(), trailers()];
-    all.into_iter()
-        .flatten()
-        .map(trial)
-        .chain([Trial::test(
-            "h1 response to h2: RFC 9113 8.1: an early answer, and the end of the request by NO_ERROR",
-            || {
-                an_early_answer();
-                Ok(())
-            },
-        )])
-        .collect()
+    all.into_iter().flatten().map(trial).collect()
 }
 
 fn plain() -> Vec<Row> {
@@ -338,22 +326,4 @@ fn trailers() -> Vec<Row> {
         row("9113 8.1: a bare CR in trailers", &with("X-T: 1\rX-U: 2\r\n"), broken()),
         row("9113 8.1: a name with a space in trailers", &with("X T: 1\r\n"), broken()),
     ]
-}
-
-/// Who is answered before all was said is told that the rest is not wanted.
-fn an_early_answer() {
-    let sent = "HTTP/1.1 413 X\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
-    let script = Script { target: "/first", early: true, acts: vec![Act::Send(sent.into()), Act::Finish] };
-    let world = World::start(vec![script]);
-    let mut client = Client::connect(world.proxy);
-    let stream = client.begin(&crate::h2::client::post("/first"));
-    client.send(frame::data(stream, 0, b"hello"));
-    let said = client.answer(stream);
-    assert_eq!((said.status(), said.text()), ("413", "no".into()));
-    let code = client.wait("the end of the request", |heard| heard.on(stream)?.reset);
-    assert_eq!(code, frame::code::NO_ERROR, "RFC 9113 8.1: no error");
-    // What was on its way is no error either.
-    client.send(frame::data(stream, 0, b"hello"));
-    client.send(frame::headers(stream, flag::END_STREAM, &hpack::line("x-t", "1")));
-    client.serves("/second");
 }

@@ -10,12 +10,13 @@ use crate::h2::client::Client;
 use crate::h2::frame::{self, code, flag, setting};
 use crate::h2::origin::{Manners, Origin};
 use crate::h2::world::World;
-use crate::world::{LIMITS, Running, SERVICE};
+use crate::world::{DEADLINE, LIMITS, Running, SERVICE};
 
 pub const CASES: &[Case] = &[
     ("the client cancels before anything was answered", cancelled_before),
     ("the client cancels what streams to it", cancelled_while_answered),
     ("the client cancels what it streams", cancelled_while_asking),
+    ("what the endpoint says behind a cancel means nothing, and costs no window", crossing),
     ("the client's connection breaks: all its calls are cancelled", client_gone),
     ("the client leaves orderly in the middle of calls", client_leaves),
     ("the endpoint resets before it answers", reset_before),
@@ -42,6 +43,9 @@ pub const CASES: &[Case] = &[
     ("more calls than the circuit allows", overload),
     ("a call with a malformed head harms no other", malformed_call),
     ("a cut message does not look whole to the endpoint", cut_question),
+    ("a proxy that leaves finishes the calls that it has", drained),
+    ("metadata larger than the client takes", more_than_the_client_takes),
+    ("metadata larger than the endpoint takes", more_than_the_endpoint_takes),
 ];
 
 fn world() -> World {
@@ -89,6 +93,31 @@ fn cancelled_while_asking() {
     assert_eq!(world.origin.wait_reset(call.place), code::CANCEL);
     assert!(!world.origin.said(call.place).whole, "what was cancelled looks whole");
     echoes(&world, &mut client, "/held.Echo/After");
+}
+
+fn crossing() {
+    let world = world();
+    let mut client = world.client();
+    let call = Call::begin(&world, &mut client);
+    call.head();
+    call.answer(b"part");
+    call.answered(&mut client, 9);
+    client.send(frame::reset(call.stream, code::CANCEL));
+    world.origin.wait_reset(call.place);
+    // More than the proxy's whole window, as if all of it had been on its way.
+    let (connection, piece) = (call.place.connection, vec![b'x'; frame::FRAME_BYTES_MAX]);
+    let mut sent = 0;
+    while sent < 20 << 20 {
+        sent += piece.len();
+        world.origin.wait("a window", |log| {
+            let heard = &log.connections[connection].heard;
+            (heard.windows.get(&0).copied().unwrap_or(0) as usize + 65_535 >= sent + 9).then_some(())
+        });
+        world.origin.send(connection, frame::data(call.place.stream, 0, &piece));
+    }
+    call.done();
+    echoes(&world, &mut client, "/held.Echo/After");
+    assert_eq!(world.origin.settled(|log| log.connections.len()), 1, "the connection is as good as before");
 }
 
 fn client_gone() {
@@ -478,8 +507,49 @@ fn cut_question() {
     client.stream_error(stream, &[code::PROTOCOL_ERROR]);
     world.origin.wait_reset(place);
     assert!(!world.origin.said(place).whole, "what was cut looks whole");
-    // The same of a whole connection.
-    let settings = Manners { settings: vec![(setting::MAX_CONCURRENT_STREAMS, 100)], ..Manners::default() };
-    let origin = Origin::start(settings);
-    assert!(origin.settled(|log| log.connections.is_empty()));
+}
+
+fn drained() {
+    let origin = Origin::start(Manners::default());
+    let service = format!("endpoints: [ {{ address: \"{}\" }} ], protocol: http2, {SERVICE}", origin.address);
+    let mut proxy = Running::patient(LIMITS, &service, DEADLINE);
+    let mut client = Client::connect(proxy.address);
+    let stream = client.begin(&calling(METHOD, &[]));
+    let place = origin.wait_head(METHOD);
+    proxy.leave();
+    client.wait("GOAWAY", |heard| heard.goaways.first().copied());
+    origin.head(place, OK);
+    origin.data(place, &message(b"part"));
+    client.wait("an answer", |heard| heard.on(stream).filter(|said| said.body.len() == 9).map(drop));
+    client.send(frame::data(stream, flag::END_STREAM, &message(b"question")));
+    assert_eq!(origin.wait_request(METHOD).1.body, message(b"question"));
+    origin.only_head(place, DONE);
+    let said = client.answer(stream);
+    assert_eq!((status_of(&said), said.body), ("0".into(), message(b"part")));
+    client.end();
+    let told: Vec<u32> = client.heard.goaways.iter().map(|(_, code)| *code).collect();
+    assert!(told.iter().all(|code| *code == code::NO_ERROR), "{told:?}");
+    assert_eq!(client.heard.goaways.last().map(|(last, _)| *last), Some(stream));
+}
+
+fn more_than_the_client_takes() {
+    let world = world();
+    let mut client = Client::with_settings(world.proxy.address, &[(setting::MAX_HEADER_LIST_SIZE, 1000)]);
+    let call = asked(&world, &mut client);
+    world.origin.head(call.place, &[OK, &[("x-long", &"v".repeat(2000))]].concat());
+    let said = client.over(call.stream);
+    assert!(said.reset.is_some() && said.head().is_none(), "{said:?}");
+    echoes(&world, &mut client, "/held.Echo/After");
+}
+
+fn more_than_the_endpoint_takes() {
+    let settings = vec![(setting::MAX_HEADER_LIST_SIZE, 1000)];
+    let world = World::start(Manners { settings, ..Manners::default() });
+    let mut client = world.client();
+    // The endpoint has said so by then.
+    echoes(&world, &mut client, "/held.Echo/Before");
+    let stream = client.ask(&calling(METHOD, &[("x-long", &"v".repeat(2000))]));
+    let said = client.over(stream);
+    assert!(said.head().is_some_and(|head| head.has("proxy-status")), "{said:?}");
+    echoes(&world, &mut client, "/held.Echo/After");
 }
