@@ -117,13 +117,13 @@ impl Balancer {
         for (index, level) in cluster.levels().iter().enumerate() {
             let candidates = Candidates { cluster, level, tried, clock_ms, with_ejected: false };
             if let Some((position, again)) = self.among(index, candidates) {
-                return Ok(Pick { endpoint: endpoint_at(cluster, level, position), panic: false, again });
+                return Ok(Pick { endpoint: &level.place(position).endpoint, panic: false, again });
             }
         }
         let level = cluster.levels().first().ok_or_else(|| Unavailable::of(cluster, now))?;
         let candidates = Candidates { cluster, level, tried, clock_ms, with_ejected: true };
         let (position, again) = self.among(0, candidates).ok_or_else(|| Unavailable::of(cluster, now))?;
-        Ok(Pick { endpoint: endpoint_at(cluster, level, position), panic: true, again })
+        Ok(Pick { endpoint: &level.place(position).endpoint, panic: true, again })
     }
 
     /// A member of one level, by position: one not tried before one tried.
@@ -153,13 +153,9 @@ impl Candidates<'_> {
 
     pub(crate) fn may_take(&self, position: usize) -> bool {
         let ejected = !self.with_ejected && self.place(position).stats.ejected_until_ms() > self.clock_ms;
-        let was_tried = || self.tried.contains(endpoint_at(self.cluster, self.level, position).id());
+        let was_tried = || self.tried.contains(self.place(position).endpoint.id());
         !ejected && (self.tried.is_empty() || !was_tried())
     }
-}
-
-fn endpoint_at<'c>(cluster: &'c LiveCluster, level: &Level, position: usize) -> &'c Arc<LiveEndpoint> {
-    &cluster.endpoints()[level.members()[position] as usize]
 }
 
 impl Unavailable {

@@ -26,6 +26,7 @@ pub struct Level {
 #[derive(Debug)]
 pub struct Place {
     pub stats: Arc<EndpointStats>,
+    pub endpoint: Arc<LiveEndpoint>,
     pub weight: u32,
 }
 
@@ -54,7 +55,8 @@ impl Level {
     fn new(priority: u32, members: Vec<u32>, endpoints: &[Arc<LiveEndpoint>]) -> Self {
         let place = |member: &u32| {
             let endpoint = &endpoints[*member as usize];
-            Place { stats: Arc::clone(&endpoint.stats), weight: endpoint.target.weight }
+            let (stats, weight) = (Arc::clone(&endpoint.stats), endpoint.target.weight);
+            Place { stats, endpoint: Arc::clone(endpoint), weight }
         };
         let places: Vec<Place> = members.iter().map(place).collect();
         let weights: Vec<u64> = places.iter().map(|place| u64::from(place.weight)).collect();
@@ -113,7 +115,8 @@ impl Level {
         assert_eq!((self.places.len(), self.columns.len()), (self.members.len(), self.members.len()));
         for (member, place) in self.members.iter().zip(&self.places) {
             let endpoint = &endpoints[*member as usize];
-            assert!(Arc::ptr_eq(&place.stats, &endpoint.stats) && place.weight == endpoint.target.weight);
+            assert!(Arc::ptr_eq(&place.stats, &endpoint.stats) && Arc::ptr_eq(&place.endpoint, endpoint));
+            assert_eq!(place.weight, endpoint.target.weight);
             assert!(
                 endpoint.takes_requests() && endpoint.target.priority == self.priority,
                 "{} is misfiled",
