@@ -27,6 +27,9 @@ pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Whoever says so much speaks h2, be it wrongly.
 const PREFACE_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
+/// RFC 8446 section 4.
+const CLIENT_HELLO: u8 = 1;
+
 /// The longest method taken for one; registered ones have at most 17 characters (`UPDATEREDIRECTREF`).
 const METHOD_LEN_MAX: usize = 24;
 
@@ -57,11 +60,12 @@ pub fn asks_a_proxy(bytes: &[u8]) -> bool {
     target.is_some_and(|byte| !matches!(byte, b'/' | b'*'))
 }
 
-/// A handshake record of TLS 1.0 to 1.3 (its version is 0x0301 to 0x0303: RFC 8446 section 5.1).
+/// A record of handshake messages, of which a ClientHello is the first. The minor part of its version means nothing (RFC 8446 section
+/// 5.1); its length is 2^14, and some more where it would be encrypted.
 fn tls(bytes: &[u8]) -> Verdict {
     match bytes {
-        [_, 0x03, 0x00..=0x04, ..] => Verdict::Known(Detected::Tls),
-        [_] | [_, 0x03] => Verdict::MoreBytes,
+        [_, 0x03, _, 0..=0x48, _, CLIENT_HELLO, ..] => Verdict::Known(Detected::Tls),
+        [_] | [_, 0x03] | [_, 0x03, _] | [_, 0x03, _, 0..=0x48] | [_, 0x03, _, 0..=0x48, _] => Verdict::MoreBytes,
         _ => Verdict::Known(Detected::Raw),
     }
 }
@@ -114,6 +118,10 @@ mod tests {
         check(b"PRI * HTTP/2.0\r\nH", Some(Detected::Http2));
         check(b"PRI * HTTP/2.0\r\n\r\nSN", Some(Detected::Http2));
         check(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01], Some(Detected::Tls));
+        check(&[0x16, 0x03, 0x3f, 0x02, 0x00, 0x01], Some(Detected::Tls));
+        check(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x02], Some(Detected::Raw));
+        check(&[0x16, 0x03, 0x01, 0x49, 0x00, 0x01], Some(Detected::Raw));
+        check(&[0x16, 0x03, 0x01, 0x02, 0x00], None);
         check(&[0x16], None);
         check(&[0x16, 0x05], Some(Detected::Raw));
         check(b"EHLO mail.example", Some(Detected::Raw));
