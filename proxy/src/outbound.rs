@@ -202,7 +202,9 @@ fn prepare(
     headers::count_forward(&mut head)?;
     let (cluster, exact) = route(&worker, &client, &way, head.authority().unwrap_or_default())?;
     record.destined(&cluster, exact.is_some());
-    let upgrade = headers::wanted_upgrade(&head);
+    // An endpoint that speaks h2 alone switches to nothing; it takes the request as it would be without (RFC 9110 section 7.8).
+    let can_switch = cluster.live.cluster().protocol != UpstreamProtocol::Http2;
+    let upgrade = if can_switch { headers::wanted_upgrade(&head) } else { None };
     headers::strip_hop_by_hop(&mut head.fields);
     client.forwarding.request(&mut head);
     headers::ensure_request_id(&mut head.fields, || worker.request_id());

@@ -72,6 +72,13 @@ fn requests() -> Vec<Asked> {
             vec![],
         ),
         (
+            "9110 7.8: an upgrade that the origin's version does not have is not asked for",
+            with("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"),
+            and(get("/x", "a"), &[("sec-websocket-version", "13")]),
+            "",
+            vec![],
+        ),
+        (
             "9113 8.1.1: a length",
             posted("Content-Length: 5\r\n", "hello"),
             and(post(), &[("content-length", "5")]),
