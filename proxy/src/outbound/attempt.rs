@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use super::{Walk, Worker, acquire};
 use crate::endpoint::LiveEndpoint;
 use crate::error::ProxyError;
-use crate::http::headers;
+use crate::http::{grpc, headers};
 use crate::message::ResponseHead;
 use crate::message::name::Name;
 use crate::resilience::breaker::{Limit, Permit};
@@ -21,7 +21,7 @@ use crate::upstream::connect::{self, Origin};
 use crate::upstream::h1::{ExchangeError, H1Connection};
 use crate::upstream::pool_h1::PoolKey;
 use crate::upstream::pool_h2::{Checkout, H2Stream};
-use crate::upstream::response_body::{UpstreamBody, exchange_h1, exchange_h2};
+use crate::upstream::response_body::{Patience, UpstreamBody, exchange_h1, exchange_h2};
 
 /// A failed try.
 pub(super) struct FailedTry {
@@ -97,8 +97,9 @@ async fn over_h2(
     let address = key.address();
     let stream = stream_h2(walk, endpoint, key).await?;
     let reused = stream.reused();
-    let idle_timeout = walk.client.limits.body_idle_timeout;
-    let exchange = exchange_h2(stream, address, &walk.head, walk.body.attempt(), idle_timeout, tell_interim(walk));
+    let silent = walk.client.limits.body_idle_timeout;
+    let patience = Patience { stalled: Some(silent).filter(|_| !grpc::is_grpc(&walk.head.fields)), silent };
+    let exchange = exchange_h2(stream, address, &walk.head, walk.body.attempt(), patience, tell_interim(walk));
     exchange.await.map_err(|failed| FailedTry::of(failed, reused))
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use tokio::net::TcpStream;
 
-use super::idle::IdleTimer;
+use super::idle::StallTimer;
 use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
 use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
@@ -122,7 +122,7 @@ impl H1Connection {
         stall_timeout: Duration,
         mut interim: impl FnMut(ResponseHead),
     ) -> Result<Begun, ExchangeError> {
-        let mut stalled = Stalled::new(stall_timeout);
+        let mut stalled = StallTimer::new(Some(stall_timeout));
         let sent_before = self.outbox.sent_bytes();
         let mut sending = Sending { length: request_length(head, &body), body, is_over: false };
         let mut unsent_head = Some(head);
@@ -316,26 +316,6 @@ impl Sending {
             }
         }
         Ok(Poll::Ready(()))
-    }
-}
-
-/// How long an endpoint takes nothing of a request.
-struct Stalled {
-    idle: IdleTimer,
-    sent_bytes: u64,
-}
-
-impl Stalled {
-    fn new(after: Duration) -> Self {
-        Self { idle: IdleTimer::new(Some(after)), sent_bytes: 0 }
-    }
-
-    /// Ready when it has been too long.
-    fn poll(&mut self, sent_bytes: u64, cx: &mut Context<'_>) -> Poll<()> {
-        if std::mem::replace(&mut self.sent_bytes, sent_bytes) != sent_bytes {
-            self.idle.progressed();
-        }
-        self.idle.poll_silent(cx).map(drop)
     }
 }
 

@@ -17,6 +17,29 @@ pub struct IdleTimer {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
+/// How long an endpoint takes nothing of a request that waits for it.
+#[derive(Debug)]
+pub struct StallTimer {
+    idle: IdleTimer,
+    taken: u64,
+}
+
+impl StallTimer {
+    /// None: for ever.
+    #[must_use]
+    pub fn new(after: Option<Duration>) -> Self {
+        Self { idle: IdleTimer::new(after), taken: 0 }
+    }
+
+    /// Ready when it has been too long. `taken` is any count that changes whenever something is taken.
+    pub fn poll(&mut self, taken: u64, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.taken, taken) != taken {
+            self.idle.progressed();
+        }
+        self.idle.poll_silent(cx).map(drop)
+    }
+}
+
 impl IdleTimer {
     #[must_use]
     pub fn new(after: Option<Duration>) -> Self {

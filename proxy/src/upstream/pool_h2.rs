@@ -4,9 +4,11 @@
 //! stream, and is dropped when its last one ends.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
@@ -15,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::h1::ExchangeError;
+use super::idle::StallTimer;
 use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
 use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
@@ -189,7 +192,8 @@ impl H2Stream {
         self.reused
     }
 
-    /// Sends a request and waits for the head of its response, which the body of the exchange follows. `interim` hears of 1xx before.
+    /// Sends a request and waits for the head of its response, which the body of the exchange follows. `interim` hears of 1xx before;
+    /// `stalled` says for how long the endpoint may take nothing of what it is sent.
     ///
     /// # Errors
     /// [`ExchangeError`]; other streams of the connection are not affected.
@@ -198,6 +202,7 @@ impl H2Stream {
         address: SocketAddr,
         head: &RequestHead,
         body: RequestBody,
+        mut stalled: StallTimer,
         mut interim: impl FnMut(ResponseHead),
     ) -> Result<(ResponseHead, Exchange<RequestBody>), ExchangeError> {
         let mut exchange = Exchange::begin(&self.connection.link, head, body).map_err(|error| ExchangeError {
@@ -210,7 +215,19 @@ impl H2Stream {
         })?;
         let mut response_begun = false;
         loop {
-            match std::future::poll_fn(|cx| exchange.poll_head(cx)).await {
+            let polled = std::future::poll_fn(|cx| match exchange.poll_head(cx) {
+                Poll::Ready(polled) => Poll::Ready(Some(polled)),
+                Poll::Pending => match exchange.stream().unsent_bytes() {
+                    0 => Poll::Pending,
+                    unsent => stalled.poll(unsent as u64, cx).map(|()| None),
+                },
+            });
+            let Some(polled) = polled.await else {
+                let source = Broken::Connection { source: io::ErrorKind::TimedOut.into() };
+                let error = ProxyError::Closed { address, reused: self.reused, source };
+                return Err(ExchangeError { error, bytes_sent: true, response_begun });
+            };
+            match polled {
                 Ok(head) if head.status.is_informational() => {
                     response_begun = true;
                     interim(head);

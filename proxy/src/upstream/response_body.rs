@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use super::h1::{Begun, ExchangeError, H1Connection, Sending};
-use super::idle::IdleTimer;
+use super::idle::{IdleTimer, StallTimer};
 use super::pool_h1::PoolH1;
 use super::pool_h2::H2Stream;
 use super::request_body::RequestBody;
@@ -18,6 +18,15 @@ use crate::message::{Frame, RequestHead, ResponseHead};
 
 /// An unwanted body is read this far for the sake of its connection.
 const DISCARDED_FRAMES_MAX: usize = 4;
+
+/// How long an endpoint is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// That takes nothing of a request; none for calls, which it may take at its own pace.
+    pub stalled: Option<Duration>,
+    /// That sends nothing of its response.
+    pub silent: Duration,
+}
 
 /// The body of a response from an endpoint.
 pub struct UpstreamBody {
@@ -74,12 +83,13 @@ pub async fn exchange_h2(
     address: std::net::SocketAddr,
     head: &RequestHead,
     body: RequestBody,
-    idle_timeout: Duration,
+    patience: Patience,
     interim: impl FnMut(ResponseHead),
 ) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
-    let (head, body) = stream.exchange(address, head, body, interim).await?;
+    let stalled = StallTimer::new(patience.stalled);
+    let (head, body) = stream.exchange(address, head, body, stalled, interim).await?;
     let carrier = Carrier::H2 { body: Box::new(body), _stream: stream };
-    Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(idle_timeout)), address }))
+    Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(patience.silent)), address }))
 }
 
 impl UpstreamBody {

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("a reader that does not read holds up its own call, and nobody's memory grows", slow_reader),
     ("a reader that reads on gets all of it", slow_reader_goes_on),
     ("an endpoint that does not read holds up its own call", slow_endpoint),
+    ("an endpoint that takes nothing of what is no call is given up", stalled_endpoint),
     ("two hundred calls at once, each with its own answer", many_calls),
     ("calls from many connections share those to the endpoint", many_connections),
     ("more calls than the endpoint takes on one connection", streams_of_endpoint),
@@ -160,6 +161,29 @@ fn slow_endpoint() {
     let (place, _) = world.origin.wait_request("/held.Echo/Other");
     world.origin.only_head(place, &[super::OK, super::DONE].concat());
     assert_eq!(status_of(&client.answer(stream)), "0");
+}
+
+fn stalled_endpoint() {
+    let limits = "limits: { header_timeout: 15s, body_idle_timeout: 200ms, idle_timeout: 25s }";
+    let world = World::with(Manners { polite: false, ..Manners::default() }, limits, SERVICE);
+    let mut client = world.client();
+    let stream = client.begin(&crate::h2::client::post("/held"));
+    let place = world.origin.wait_head("/held");
+    let pieces = [FRAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_MAX - 1];
+    client.send(pieces.iter().flat_map(|bytes| frame::data(stream, 0, &vec![b'x'; *bytes])).collect::<Vec<u8>>());
+    client.wait("a window", |heard| heard.windows.get(&stream).copied());
+    client.send(frame::data(stream, flag::END_STREAM, &[b'x'; 1000]));
+    world.origin.wait("all that its window takes", |log| {
+        (log.connections[place.connection].heard.on(place.stream)?.body.len() == 65_535).then_some(())
+    });
+    let said = client.over(stream);
+    assert!(["502", "503", "504"].contains(&said.status()) && !said.first("proxy-status").is_empty(), "{said:?}");
+    assert_eq!(world.origin.wait_reset(place), frame::code::CANCEL);
+    // A call may wait for as long as it likes: that is what flow control is for.
+    let call = Call::begin(&world, &mut client);
+    client.send(frame::data(call.stream, 0, b"x"));
+    client.settle();
+    assert!(!client.hears_within(Duration::from_millis(500)), "it was cut");
 }
 
 fn many_calls() {
