@@ -31,8 +31,8 @@ const DISCOVERY_WORDS: &[&str] = &["provider"];
 
 /// What a stage may import beyond the vocabulary. A stage that is not named imports no sibling.
 const PROXY_STAGES: [(&str, &[&str]); 7] = [
-    // The vocabulary speaks of limits and of why no endpoint was found.
-    ("error", &["balance", "resilience"]),
+    // The vocabulary speaks of limits, of why no endpoint was found, and of why a connection was not let in.
+    ("error", &["balance", "identity", "listen", "resilience"]),
     ("metrics", &["balance", "identity", "resilience", "state"]),
     ("balance", &["resilience"]),
     ("state", &["balance", "resilience", "route"]),
