@@ -17,6 +17,7 @@ pub mod head; // from field lines to messages, checked
 mod streams; // what is known of each stream
 pub mod output; // what is to be written
 pub mod connection; // one connection
+mod endings; // how its streams end
 mod receive; // frames of the peer
 mod blocks; // its header blocks
 mod windows; // what it may send, and we
