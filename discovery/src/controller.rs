@@ -23,7 +23,7 @@ use self::history::History;
 use self::look::Looks;
 use self::metrics::{Count, Metrics};
 use self::plan::{Planned, World, is_ready};
-use self::spec::{Desired, DesiredProjects, replica_spec};
+use self::spec::{Desired, DesiredProjects, config_hash, replica_spec};
 use self::story::Story;
 use crate::runtime::{ObservedReplica, UnitId};
 use crate::store::{Expect, Revision, SharedStore, StoreError};
@@ -78,6 +78,8 @@ pub struct Controller {
 /// What the last look found; readers take copies.
 struct State {
     desired: DesiredProjects,
+    /// Of the store, as `desired` was in it.
+    revision: Option<Revision>,
     observed: BTreeMap<RuntimeKind, Vec<ObservedReplica>>,
     unknown: BTreeSet<RuntimeKind>,
     busy: BTreeMap<ReplicaId, Action>,
@@ -100,6 +102,7 @@ impl Controller {
     ) -> Arc<Self> {
         let state = State {
             desired: DesiredProjects::new(),
+            revision: None,
             observed: BTreeMap::new(),
             unknown: runtimes.keys().copied().collect(),
             busy: BTreeMap::new(),
@@ -158,8 +161,12 @@ impl Controller {
     /// True when what was asked for is known.
     async fn load(&self) -> bool {
         match desired::load(&self.store).await {
-            Ok(desired) => {
-                self.lock().desired = desired;
+            Ok((desired, revision)) => {
+                let mut state = self.lock();
+                // One that was begun later may have ended sooner.
+                if state.revision <= Some(revision) {
+                    (state.desired, state.revision) = (desired, Some(revision));
+                }
                 true
             }
             Err(error) => {
@@ -286,6 +293,8 @@ impl Controller {
     async fn save(&self, project: Project, expect: Expect) -> Result<Plan, ControllerError> {
         let plan = self.dry_run(project.clone()).await?;
         desired::save(&self.store, &Desired { project, is_down: false }, expect).await?;
+        // Whoever asks from here on is told by what was asked for just now.
+        self.load().await;
         Ok(plan)
     }
 
@@ -321,6 +330,7 @@ impl Controller {
         let (desired, revision) = self.stored(project).await?;
         let desired = Desired { is_down: true, ..desired };
         desired::save(&self.store, &desired, Expect::Revision(revision)).await?;
+        self.load().await;
         Ok(self.plan_for(desired).await)
     }
 
@@ -369,6 +379,7 @@ impl Controller {
         let snapshot = self.snapshots.borrow().clone();
         let endpoints = endpoint_states(&snapshot);
         let state = self.lock();
+        let hashes = state.wanted_hashes();
         let status = |kind: &RuntimeKind, replica: &ObservedReplica| {
             let desired = state.desired.get(&replica.id.project);
             let service = desired.and_then(|desired| desired.project.services.get(&replica.id.service));
@@ -390,6 +401,8 @@ impl Controller {
                 restarts: state.history.restarts(&replica.id),
                 last_reason: state.history.last_reason(&replica.id).map(str::to_owned),
                 managed: replica.managed,
+                current: replica.managed
+                    && hashes.get(&replica.id.compose_service()).is_some_and(|hash| *hash == replica.config_hash),
             }
         };
         let mut replicas: Vec<ReplicaStatus> = state
@@ -430,6 +443,16 @@ impl State {
         now: Duration,
     ) -> World<'a> {
         World { desired, observed, unknown: &self.unknown, endpoints, busy: &self.busy, history: &self.history, now }
+    }
+
+    /// The configuration that each service is to have.
+    fn wanted_hashes(&self) -> BTreeMap<ServiceId, Arc<str>> {
+        let projects = self.desired.values().filter(|desired| !desired.is_down).map(|desired| &desired.project);
+        let services = projects.flat_map(|project| project.services.iter().map(move |service| (project, service)));
+        let hash = |(project, (name, service)): (&Project, (&Name, &mesh_core::compose::Service))| {
+            (ServiceId::new(name.clone(), project.name.clone()), config_hash(project, service))
+        };
+        services.map(hash).collect()
     }
 
     fn note_readiness(

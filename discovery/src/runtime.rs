@@ -91,6 +91,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Every unit with a Compose project, service and number, whoever made it, ended ones included; one-offs are left out.
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedReplica>, RuntimeError>>;
 
+    /// What a start needs and could lack (its image), looked at while the unit that the replica is to replace still serves.
+    fn prepare(&self, _spec: Arc<ReplicaSpec>) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Makes and starts one replica, with what it needs (networks, image, folders), and answers as soon as it has started,
     /// ready or not. A living unit of that name and `config_hash` is the answer as it is; one that has ended is removed
     /// first; any other is [`RuntimeError::NameTaken`].

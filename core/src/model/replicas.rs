@@ -248,4 +248,7 @@ pub struct ReplicaStatus {
     pub last_reason: Option<String>,
     /// False for one that somebody else started under the project's name.
     pub managed: bool,
+    /// Of the configuration that is asked for now; false for one that is to be replaced or removed.
+    #[serde(default)]
+    pub current: bool,
 }

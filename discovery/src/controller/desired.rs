@@ -13,13 +13,14 @@ fn key(project: &Name) -> String {
     format!("{PREFIX}{project}")
 }
 
-/// All projects. One that cannot be read (by an older version) is told and passed over: nothing of it is touched.
+/// All projects, and the revision of the store that has them so. One that cannot be read (by an older version) is told and passed over: nothing of it is touched.
 ///
 /// # Errors
 /// What the store says.
-pub(super) async fn load(store: &SharedStore) -> Result<DesiredProjects, StoreError> {
+pub(super) async fn load(store: &SharedStore) -> Result<(DesiredProjects, Revision), StoreError> {
     let mut projects = DesiredProjects::new();
-    for entry in store.list(PREFIX).await?.entries {
+    let listed = store.list(PREFIX).await?;
+    for entry in listed.entries {
         match serde_json::from_slice::<Desired>(&entry.value) {
             Ok(desired) => drop(projects.insert(desired.project.name.clone(), Arc::new(desired))),
             Err(error) => {
@@ -27,7 +28,7 @@ pub(super) async fn load(store: &SharedStore) -> Result<DesiredProjects, StoreEr
             }
         }
     }
-    Ok(projects)
+    Ok((projects, listed.revision))
 }
 
 /// One project, with the revision that wrote it: a change of it is only right on top of that one.

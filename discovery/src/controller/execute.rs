@@ -59,6 +59,9 @@ impl Executor {
         if number < newest {
             return Err(ExecuteError::Stale { number, newest });
         }
+        if let (Some(spec), Action::Replace) = (&work.new, work.step.action) {
+            self.runtime(spec.service.runtime)?.prepare(spec.clone()).await?;
+        }
         if let (Some(unit), Some((kind, order))) = (&work.step.unit, &work.old) {
             let runtime = self.runtime(*kind)?;
             runtime.stop(unit.clone(), order.clone()).await?;

@@ -4,6 +4,9 @@
 //! Per service, in this order: which slots are kept (the ready ones first, then the lowest numbers), the others are removed;
 //! kept slots whose replica ended or is unhealthy are filled anew, with back-off; those of another configuration one at a
 //! time, while the others are ready; empty ones are started when what the service depends on is there.
+//!
+//! A ready replica of another configuration goes only when its successor, in a slot beside it, is ready: one that cannot be
+//! made, started or ready takes nothing away. Where two cannot run side by side (`takes_turns`) it is replaced in its slot.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +84,22 @@ pub fn is_ready(replica: &ObservedReplica, service: &Service, endpoints: &BTreeM
         },
         _ => false,
     }
+}
+
+/// Whether two replicas cannot run side by side: they would want one port of the host, or write to the same files, which a
+/// service that never has more than one replica may not be made for.
+#[must_use]
+pub fn takes_turns(service: &Service) -> bool {
+    let is_published = service.published_ports.iter().any(|port| port.published.is_some());
+    let writes = service.volumes.iter().any(|volume| !volume.read_only);
+    (is_published && service.runtime == RuntimeKind::Docker) || (writes && service.replicas <= 1)
+}
+
+/// Of those in excess the one that stays beside ready ones of another configuration, until it is ready itself.
+fn take_successor<'a>(kept: &[Slot<'a>], surplus: &mut Vec<Slot<'a>>) -> Option<Slot<'a>> {
+    let is_awaited = kept.iter().any(|slot| slot.is_changed && slot.is_ready && slot.busy.is_none());
+    let at = surplus.iter().position(|slot| !slot.is_changed && !slot.is_ready).filter(|_| is_awaited)?;
+    Some(surplus.remove(at))
 }
 
 struct ProjectPlanner<'a> {
@@ -181,18 +200,24 @@ impl<'a> ProjectPlanner<'a> {
             slots.into_iter().partition(|slot| slot.busy == Some(Action::Remove));
         let wanted = usize::try_from(service.replicas).unwrap_or(usize::MAX);
         let mut kept = present;
-        let surplus = kept.split_off(kept.len().min(wanted));
+        let mut surplus = kept.split_off(kept.len().min(wanted));
+        let successor = take_successor(&kept, &mut surplus);
         for slot in &surplus {
-            self.surplus(slot, service.replicas);
+            self.surplus(slot, service.replicas, &kept);
         }
         kept.sort_by_key(|slot| slot.id.number);
-        self.heal(&kept, service, &hash);
-        self.roll(&kept, wanted, &hash);
         let taken: BTreeSet<u32> =
             kept.iter().chain(&surplus).chain(&leaving).map(|slot| slot.id.number).chain(foreign).collect();
-        let free: Vec<u32> =
-            (1..=u32::MAX).filter(|number| !taken.contains(number)).take(wanted - kept.len()).collect();
-        self.start(name, service, &hash, &kept, free);
+        let mut free = (1..=u32::MAX).filter(|number| !taken.contains(number));
+        let missing: Vec<u32> = free.by_ref().take(wanted - kept.len()).collect();
+        let beside = free.next().filter(|_| !takes_turns(service));
+        let beside = beside.map(|number| ReplicaId::new(self.name.clone(), name.clone(), number));
+        // Counted only from here on: it is healed like the others, and is one more than are wanted.
+        kept.extend(successor);
+        self.heal(&kept, service, &hash);
+        let is_full = kept.len() == wanted && leaving.is_empty() && surplus.is_empty();
+        self.roll(&kept, is_full, beside, &hash);
+        self.start(name, service, &hash, &kept, missing);
     }
 
     /// The slots that are filled or being filled, and the numbers that somebody else's containers have.
@@ -232,9 +257,13 @@ impl<'a> ProjectPlanner<'a> {
         (slots.into_values().collect(), foreign)
     }
 
-    fn surplus(&mut self, slot: &Slot<'_>, wanted: u32) {
+    fn surplus(&mut self, slot: &Slot<'_>, wanted: u32, kept: &[Slot<'_>]) {
         match slot.replica {
             _ if slot.busy.is_some() => self.not_taken(Action::Remove, &slot.id, "a step on it is under way"),
+            Some(replica) if slot.is_changed && slot.is_ready && kept.iter().any(|kept| !kept.is_changed) => {
+                let reason = "its configuration changed, and its successor is ready";
+                self.step(Action::Remove, &slot.id, Some(&replica.unit), reason);
+            }
             Some(replica) => {
                 let are = if wanted == 1 { "replica is" } else { "replicas are" };
                 self.step(Action::Remove, &slot.id, Some(&replica.unit), format!("only {wanted} {are} wanted"));
@@ -313,8 +342,8 @@ impl<'a> ProjectPlanner<'a> {
     }
 
     /// Replaces those of another configuration, one at a time: one that is not ready at once, a ready one only while all
-    /// others are there and ready.
-    fn roll(&mut self, kept: &[Slot<'_>], wanted: usize, hash: &Arc<str>) {
+    /// others are there and ready, and by a successor `beside` it where there may be one.
+    fn roll(&mut self, kept: &[Slot<'_>], is_full: bool, beside: Option<ReplicaId>, hash: &Arc<str>) {
         let mut changed: Vec<&Slot<'_>> = kept
             .iter()
             .filter(|slot| slot.is_changed && slot.busy.is_none())
@@ -325,8 +354,7 @@ impl<'a> ProjectPlanner<'a> {
         changed.sort_by_key(|slot| (slot.is_ready, slot.id.number));
         let mut is_rolling = kept.iter().any(|slot| slot.busy.is_some());
         for slot in changed {
-            let mut others = kept.iter().filter(|other| other.id != slot.id);
-            let others_ready = kept.len() == wanted && others.all(|other| other.is_ready);
+            let others_ready = is_full && kept.iter().filter(|other| other.id != slot.id).all(|other| other.is_ready);
             let Some(replica) = slot.replica else { continue };
             if is_rolling {
                 self.not_taken(Action::Replace, &slot.id, "its configuration changed; one is replaced at a time");
@@ -338,9 +366,21 @@ impl<'a> ProjectPlanner<'a> {
                 );
             } else {
                 is_rolling = true;
-                self.replace(slot, replica, hash, "its configuration changed".to_owned());
+                match &beside {
+                    Some(successor) if slot.is_ready => self.start_beside(successor, slot, hash),
+                    _ => self.replace(slot, replica, hash, "its configuration changed".to_owned()),
+                }
             }
         }
+    }
+
+    /// Starts the successor of a ready one.
+    fn start_beside(&mut self, successor: &ReplicaId, old: &Slot<'_>, hash: &Arc<str>) {
+        if !self.must_wait(Action::Start, successor, hash, "could not be started") {
+            let reason = format!("the configuration changed; {} goes when this one is ready", old.id);
+            self.step(Action::Start, successor, None, reason);
+        }
+        self.not_taken(Action::Remove, &old.id, format!("its configuration changed; goes when {successor} is ready"));
     }
 
     fn start(&mut self, name: &Name, service: &Service, hash: &Arc<str>, kept: &[Slot<'_>], free: Vec<u32>) {

@@ -170,20 +170,26 @@ impl DockerRuntime {
         Ok(replicas)
     }
 
-    async fn start_one(&self, spec: &ReplicaSpec) -> Result<UnitId, RuntimeError> {
+    /// Its image, and the networks it is to be on.
+    async fn prepare_one(&self, spec: &ReplicaSpec) -> Result<(), RuntimeError> {
         let docker = &self.link.docker()?;
-        let name = spec.id.to_string();
-        if let Some(unit) = self.take_over(docker, spec, &name).await? {
-            return Ok(unit);
-        }
-        let image = spec.service.image.clone().unwrap_or_default();
-        check_image(docker, &name, &image).await?;
+        check_image(docker, &spec.id.to_string(), spec.service.image.as_deref().unwrap_or_default()).await?;
         for (key, network) in &spec.networks {
             if spec.service.networks.contains_key(key) {
                 let _one_at_a_time = self.networks.lock().await;
                 network::ensure(docker, &spec.id.project, key, network, &self.settings.labels).await?;
             }
         }
+        Ok(())
+    }
+
+    async fn start_one(&self, spec: &ReplicaSpec) -> Result<UnitId, RuntimeError> {
+        let docker = &self.link.docker()?;
+        let name = spec.id.to_string();
+        if let Some(unit) = self.take_over(docker, spec, &name).await? {
+            return Ok(unit);
+        }
+        self.prepare_one(spec).await?;
         let (body, further) = create::body(spec, &self.settings.labels);
         let options = CreateContainerOptionsBuilder::default().name(&name).build();
         let created = docker.create_container(Some(options), body).await;
@@ -278,6 +284,10 @@ impl Runtime for DockerRuntime {
 
     fn observe(&self) -> BoxFuture<'_, Result<Vec<ObservedReplica>, RuntimeError>> {
         Box::pin(self.observe_all())
+    }
+
+    fn prepare(&self, spec: Arc<ReplicaSpec>) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        Box::pin(async move { self.prepare_one(&spec).await })
     }
 
     fn start(&self, spec: Arc<ReplicaSpec>) -> BoxFuture<'_, Result<UnitId, RuntimeError>> {

@@ -21,6 +21,8 @@ use crate::args::{
 use crate::client::Client;
 use crate::output::{self, Table};
 
+pub mod awaited; // what is missing until a project is as its file asks for
+
 /// Looked for in the current folder, in this order, as Compose does.
 const FILE_NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"];
 
@@ -55,10 +57,10 @@ pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyh
     }
     let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
     let deadline = Instant::now() + arguments.wait_timeout;
-    let ready = |replicas: &[ReplicaStatus]| replicas.iter().filter(|replica| replica.ready).count() as u32 >= wanted;
-    follow(client, project.name.as_str(), seen, deadline, ready)
+    let missing = |replicas: &[ReplicaStatus]| awaited::missing(&project, replicas);
+    follow(client, project.name.as_str(), seen, deadline, missing)
         .await
-        .with_context(|| format!("not all of {} is ready; `mesh-ctl ps` and `mesh-ctl plan` say more", project.name))?;
+        .with_context(|| format!("not all of {} is as the file asks for", project.name))?;
     eprintln!("{}: all {wanted} replicas are ready", project.name);
     Ok(ExitCode::SUCCESS)
 }
@@ -76,7 +78,11 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
     let seen = newest_event(client).await?;
     let _: Value = client.call(Method::DELETE, &format!("/v1/projects/{name}"), None::<&Value>).await?;
     let deadline = Instant::now() + arguments.wait_timeout;
-    follow(client, &name, seen, deadline, |replicas| !replicas.iter().any(|replica| replica.managed))
+    let left = |replicas: &[ReplicaStatus]| {
+        let left = replicas.iter().filter(|replica| replica.managed);
+        left.map(|replica| format!("{} is {}", replica.name, replica.state)).collect()
+    };
+    follow(client, &name, seen, deadline, left)
         .await
         .with_context(|| format!("something of {name} is left; `mesh-ctl ps -p {name}` says what"))?;
     eprintln!("{name}: gone");
@@ -217,30 +223,49 @@ async fn newest_event(client: &Client) -> anyhow::Result<u64> {
     Ok(events.items.last().map_or(0, |event| event.number))
 }
 
-/// Tells every step of a project as it happens, until `enough` says so.
+/// Tells every step of a project as it happens, until nothing is missing any more.
 async fn follow(
     client: &Client,
     project: &str,
     mut seen: u64,
     deadline: Instant,
-    enough: impl Fn(&[ReplicaStatus]) -> bool,
+    missing: impl Fn(&[ReplicaStatus]) -> Vec<String>,
 ) -> anyhow::Result<()> {
+    // The last one of each replica.
+    let mut failures: BTreeMap<String, String> = BTreeMap::new();
     loop {
         let events: Items<StepEvent> = client.get(&format!("/v1/events?after={seen}&wait=0")).await?;
         for event in events.items {
             seen = event.number;
             if event.step.replica.project.as_str() == project {
                 tell(&event);
+                match &event.outcome {
+                    StepOutcome::Failed { error } => {
+                        drop(failures.insert(event.step.replica.to_string(), error.clone()))
+                    }
+                    _ => drop(failures.remove(&event.step.replica.to_string())),
+                }
             }
         }
-        if enough(&replicas(client, Some(project)).await?) {
+        let mut missing = missing(&replicas(client, Some(project)).await?);
+        if missing.is_empty() {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!("the time is up (--wait-timeout gives more)");
+            missing.extend(awaited_by_plan(client, project).await);
+            missing.extend(failures.values().cloned());
+            bail!("the time is up (--wait-timeout gives more):\n  {}", missing.join("\n  "));
         }
         tokio::time::sleep(LOOK_PERIOD).await;
     }
+}
+
+/// What the newest plan waits for, in its words.
+async fn awaited_by_plan(client: &Client, project: &str) -> Vec<String> {
+    // It is told beside a failure; one that there is none is no further one.
+    let plan = client.get::<Planned>(&format!("/v1/projects/{project}/plan")).await;
+    let waits = plan.map(|planned| planned.plan.not_taken).unwrap_or_default();
+    waits.iter().map(|step| format!("{} {}: {}", step.action, step.replica, step.reason)).collect()
 }
 
 fn tell(event: &StepEvent) {

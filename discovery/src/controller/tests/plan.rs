@@ -212,7 +212,8 @@ fn one_that_was_ready_for_long_fails_for_the_first_time_again() {
 fn a_changed_configuration_is_rolled_out_one_by_one() {
     let both = || Case::new(WEB2).has("web", 1, RUNS).changed().has("web", 2, RUNS).changed();
     both().expect(&[
-        "replace t-web-1: its configuration changed",
+        "start t-web-3: the configuration changed; t-web-1 goes when this one is ready",
+        "- remove t-web-1: its configuration changed; goes when t-web-3 is ready",
         "- replace t-web-2: its configuration changed; one is replaced at a time",
     ]);
     both().busy("web", 1, Action::Replace).expect(&[
@@ -232,12 +233,54 @@ fn a_changed_configuration_is_rolled_out_one_by_one() {
         "start t-web-2: 2 wanted, 1 there",
         "- replace t-web-1: its configuration changed; waits until the others are ready",
     ]);
-    let single = Case::new("  web: { command: [x] }\n").has("web", 1, RUNS).changed();
-    single.expect(&["replace t-web-1: its configuration changed"]);
     let mut more =
         Case::new("  web: { command: [x], deploy: { replicas: 3 } }\n").has("web", 1, RUNS).has("web", 2, RUNS);
     more.observed.iter_mut().for_each(|replica| replica.config_hash = Case::new(WEB2).hash("web"));
     more.expect(&["start t-web-3: 3 wanted, 2 there"]);
+}
+
+#[test]
+fn a_ready_one_goes_when_its_successor_is_ready() {
+    const ONE: &str = "  web: { command: [x], healthcheck: { test: 'x' } }\n";
+    const HEALTHY: ReplicaState = ReplicaState::Healthy;
+    let single = || Case::new(ONE).has("web", 1, HEALTHY).changed();
+    single().expect(&[
+        "start t-web-2: the configuration changed; t-web-1 goes when this one is ready",
+        "- remove t-web-1: its configuration changed; goes when t-web-2 is ready",
+    ]);
+    let waits = "- replace t-web-1: its configuration changed; one is replaced at a time";
+    single().busy("web", 2, Action::Start).expect(&[waits]);
+    let waits = "- replace t-web-1: its configuration changed; waits until the others are ready";
+    single().has("web", 2, ReplicaState::Starting).expect(&[waits]);
+    single().has("web", 2, ENDED).expect(&["replace t-web-2: exited (1)", waits]);
+    single().has("web", 2, ReplicaState::Unhealthy).expect(&["replace t-web-2: is unhealthy", waits]);
+    single().has("web", 2, HEALTHY).expect(&["remove t-web-1: its configuration changed, and its successor is ready"]);
+    // Another change before it was ready: the unready one makes room.
+    let again = single().has("web", 2, ReplicaState::Starting).changed();
+    again.expect(&["remove t-web-2: only 1 replica is wanted", waits]);
+    // It cannot be made: the good one stays, and it is tried again.
+    let mut failed = single();
+    let hash = failed.hash("web");
+    failed.history.fill_failed(&id("web", 2), &hash, failed.now);
+    let plan = failed.plan();
+    assert!(plan.plan.steps.is_empty() && plan.wake_at.is_some(), "{plan:?}");
+    failed.now = plan.wake_at.unwrap();
+    assert_eq!(failed.plan().plan.steps[0].replica, id("web", 2));
+}
+
+#[test]
+fn those_that_cannot_run_side_by_side_are_replaced_in_their_slot() {
+    let check = |text: &str, takes_turns: bool| {
+        let plan = Case::new(text).has("web", 1, RUNS).changed().plan().plan;
+        let expected = if takes_turns { Action::Replace } else { Action::Start };
+        assert_eq!(plan.steps[0].action, expected, "{text}: {plan:?}");
+    };
+    let docker = "x-mesh: { runtime: docker }, labels: { mesh.enable: 'false' }";
+    check(&format!("  web: {{ image: x, {docker}, ports: ['80:80'] }}\n"), true);
+    check(&format!("  web: {{ image: x, {docker}, ports: ['80'] }}\n"), false);
+    check(&format!("  web: {{ image: x, {docker}, volumes: ['/data:/data'] }}\n"), true);
+    check(&format!("  web: {{ image: x, {docker}, volumes: ['/data:/data:ro'] }}\n"), false);
+    check("  web: { command: [x] }\n", false);
 }
 
 #[test]
@@ -305,7 +348,10 @@ fn readiness_of_one_with_ports_is_the_snapshots_word() {
         case.endpoints.extend(state.map(|state| ("web1".into(), state)));
         case
     };
-    case(Some(EndpointState::Ready)).expect(&["replace t-web-2: its configuration changed"]);
+    case(Some(EndpointState::Ready)).expect(&[
+        "start t-web-3: the configuration changed; t-web-2 goes when this one is ready",
+        "- remove t-web-2: its configuration changed; goes when t-web-3 is ready",
+    ]);
     for state in [None, Some(EndpointState::NotReady), Some(EndpointState::Draining)] {
         case(state).expect(&["- replace t-web-2: its configuration changed; waits until the others are ready"]);
     }

@@ -170,10 +170,10 @@ impl Simulation {
         for (service, out) in out {
             let wanted = usize::try_from(self.project().services[service].replicas).unwrap();
             let ready = self.ready(service);
-            // Above what is wanted they may go; of those that are wanted one at a time, to be replaced.
+            // Above what is wanted they may go; of those that are wanted none, whatever is to be changed.
             let spare = ready.saturating_sub(wanted);
             assert!(
-                out <= spare + 1,
+                out <= spare,
                 "{out} ready replicas of {service} are taken out, of {ready}, where {wanted} are wanted"
             );
         }

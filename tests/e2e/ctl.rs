@@ -1,0 +1,110 @@
+//! `mesh-ctl` as a person types it, against a mesh on local processes: what it waits for, what it says, how it exits.
+#![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use mesh_tests::daemon::{Daemon, binary};
+use mesh_tests::eventually::until;
+use mesh_tests::need::{main as run, trial};
+use tempfile::TempDir;
+
+/// Starting and stopping on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// `mesh-ctl dev` without an engine, and a folder for Compose files.
+struct World {
+    server: String,
+    folder: TempDir,
+    _dev: Daemon,
+}
+
+/// What a command said, and its exit code.
+struct Said {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Said {
+    #[track_caller]
+    fn expect(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.text);
+        for words in words {
+            assert!(self.text.contains(words), "{words:?} in {}", self.text);
+        }
+    }
+}
+
+fn said(output: &Output) -> Said {
+    let text = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat();
+    Said { code: output.status.code(), text }
+}
+
+fn ctl(folder: &Path, arguments: &[&str]) -> Said {
+    let output = Command::new(binary("mesh-ctl")).args(arguments).current_dir(folder).output().unwrap();
+    said(&output)
+}
+
+impl World {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state").display().to_string();
+        let dev = Daemon::start("mesh-ctl", &["dev", "--docker", "none", "--no-host", "--state-dir", &state]);
+        until("the mesh", DEADLINE, || dev.stderr().contains("Ctrl-C ends it"));
+        let told = dev.stderr();
+        let server = told.split("API ").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+        Self { server, folder, _dev: dev }
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Said {
+        ctl(self.folder.path(), &[&["--server", &self.server], arguments].concat())
+    }
+
+    /// A Compose file of project `t`.
+    fn file(&self, services: &str) -> PathBuf {
+        let path = self.folder.path().join("compose.yaml");
+        std::fs::write(&path, format!("name: t\nservices:\n{services}")).unwrap();
+        path
+    }
+
+    fn replicas(&self) -> Vec<serde_json::Value> {
+        let said = self.ctl(&["ps", "-o", "json"]);
+        let value: serde_json::Value = serde_json::from_str(&said.text).unwrap_or_default();
+        value["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The units of the ready replicas.
+    fn ready(&self) -> Vec<String> {
+        let ready = self.replicas().into_iter().filter(|replica| replica["ready"] == true);
+        ready.map(|replica| replica["unit"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn up_waits_for_what_the_file_asks_for_now() {
+    let world = World::start();
+    let up = ["up", "-y", "--runtime", "process", "--wait-timeout", "60s"];
+    world.file("  web: { command: [sleep, '600'] }\n");
+    world.ctl(&up).expect(0, &["t: all 1 replicas are ready"]);
+    let first = world.ready();
+    world.file("  web: { command: [sleep, '600'], environment: { A: '2' } }\n");
+    world.ctl(&up).expect(0, &["the configuration changed", "t: all 1 replicas are ready"]);
+    let second = world.ready();
+    assert_eq!(second.len(), 1);
+    assert_ne!(first, second, "the old one still runs");
+
+    // What cannot be started takes nothing away.
+    world.file("  web: { command: [no-such-program] }\n");
+    let broken = ["up", "-y", "--runtime", "process", "--wait-timeout", "3s"];
+    world.ctl(&broken).expect(1, &["web: 0 of 1 replicas are ready as the file has them", "no-such-program"]);
+    assert_eq!(world.ready(), second, "the good one serves on");
+    // Nor does what never becomes ready.
+    world.file("  web: { command: [sleep, '600'], healthcheck: { test: 'false', interval: 100ms, retries: 1 } }\n");
+    world.ctl(&broken).expect(1, &["web: 0 of 1 replicas are ready as the file has them"]);
+    assert_eq!(world.ready(), second, "the good one serves on");
+    world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
+}
+
+fn main() {
+    run(vec![trial("up_waits_for_what_the_file_asks_for_now", &[], up_waits_for_what_the_file_asks_for_now)]);
+}
