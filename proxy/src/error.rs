@@ -62,6 +62,8 @@ pub enum ProxyError {
     Nobody { address: SocketAddr },
     #[error("CONNECT to {authority:?} is refused: this proxy opens no tunnels")]
     TunnelRefused { authority: String },
+    #[error("{address} opens no tunnels for other protocols (RFC 8441 section 3)")]
+    TunnelUnsupported { address: SocketAddr },
     #[error("{method} was not to be forwarded any further (Max-Forwards: 0)")]
     ForwardsExceeded { method: http::Method },
     #[error("{cluster}: {why}")]
@@ -191,6 +193,7 @@ impl ProxyError {
             | Self::ResponseIdle { .. }
             | Self::BadResponse { .. }
             | Self::Upgrade { .. }
+            | Self::TunnelUnsupported { .. }
             | Self::RetriesExhausted { .. } => Fault::Upstream,
         }
     }
@@ -201,6 +204,7 @@ impl ProxyError {
         match self {
             Self::NoRoute { .. } | Self::Nobody { .. } => StatusCode::NOT_FOUND,
             Self::TunnelRefused { .. } | Self::ForwardsExceeded { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TunnelUnsupported { .. } => StatusCode::NOT_IMPLEMENTED,
             Self::BadMessage { source } => match source {
                 BadHead::Malformed { .. } => StatusCode::BAD_REQUEST,
                 BadHead::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
@@ -253,6 +257,7 @@ impl ProxyError {
             | Self::NoTcpCluster { .. }
             | Self::Nobody { .. }
             | Self::TunnelRefused { .. }
+            | Self::TunnelUnsupported { .. }
             | Self::ForwardsExceeded { .. } => Reason::NoRoute,
             Self::NoHealthyUpstream { .. } | Self::NoSharedNetwork { .. } => Reason::NoHealthyUpstream,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Reason::UpstreamConnectionFailure,
@@ -307,6 +312,7 @@ impl ProxyError {
             | Self::ConnectTimeout { .. }
             | Self::NotSent { .. }
             | Self::StreamRefused { .. }
+            | Self::TunnelUnsupported { .. }
             | Self::Overflow { limit: Limit::Connections, .. } => Replay::Safe,
             Self::Closed { reused: true, .. } => Replay::IfConnectionWasReused,
             Self::Closed { reused: false, .. }

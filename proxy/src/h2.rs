@@ -25,12 +25,14 @@ mod send; // frames of ours
 pub mod link; // shell: a connection, and who reads and writes its streams
 pub mod drive; // shell: a connection on a socket
 pub mod exchange; // shell: messages, as bodies are read and written
+pub mod duplex; // shell: a stream that carries another protocol
 
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, Event, Refused};
 pub use drive::{Driver, Ended};
+pub use duplex::Duplex;
 pub use error::{ConnectionError, Reset, ResetBy, SendError};
 pub use exchange::{Exchange, Sending, StreamBody};
 pub use frame::Code;

@@ -4,6 +4,7 @@
 pub mod client; // who calls, over which connection
 pub mod asked; // a request, and what it comes to
 pub mod headers; // authority, fields that end here   (pure)
+pub mod upgrade; // what is to become another protocol   (pure)
 pub mod forwarded; // who called, as services are told   (pure)
 pub mod date; // when a response was made
 pub mod refuse; // a refusal, as a response

@@ -20,6 +20,7 @@ use crate::error::ProxyError;
 use crate::http::access_log::AccessLog;
 use crate::http::asked::{Answer, Asked};
 use crate::http::client::Client;
+use crate::http::upgrade::{self, Outcome, Upgrade};
 use crate::http::{date, grpc, headers, refuse};
 use crate::message::body::{Body, Interim};
 use crate::message::name::Name;
@@ -86,8 +87,8 @@ struct Walk {
     head: RequestHead,
     body: ReplayableBody,
     interim: Rc<dyn Interim>,
-    /// The protocol it wants to switch to.
-    upgrade: Option<Vec<u8>>,
+    /// What it wants to become.
+    upgrade: Option<Upgrade>,
     protocol: UpstreamProtocol,
     deadlines: Deadlines,
 }
@@ -196,22 +197,23 @@ fn prepare(
     headers::settle_authority(&mut head).map_err(|problem| ProxyError::BadRequest { problem })?;
     record.note_authority(&head);
     let authority = head.authority().unwrap_or_default();
-    if head.method == Method::CONNECT {
+    if head.method == Method::CONNECT && head.protocol().is_none() {
         return Err(ProxyError::TunnelRefused { authority: String::from_utf8_lossy(authority).into_owned() });
     }
     headers::count_forward(&mut head)?;
     let (cluster, exact) = route(&worker, &client, &way, head.authority().unwrap_or_default())?;
     record.destined(&cluster, exact.is_some());
-    // An endpoint that speaks h2 alone switches to nothing; it takes the request as it would be without (RFC 9110 section 7.8).
+    // An endpoint that speaks h2 alone switches no connection; it takes the request as it would be without (RFC 9110 section 7.8).
     let can_switch = cluster.live.cluster().protocol != UpstreamProtocol::Http2;
-    let upgrade = if can_switch { headers::wanted_upgrade(&head) } else { None };
+    let wanted = Upgrade::wanted(&head).map_err(|problem| ProxyError::BadRequest { problem })?;
+    let mut upgrade = wanted.filter(|upgrade| upgrade.is_of_stream() || can_switch);
     headers::strip_hop_by_hop(&mut head.fields);
     client.forwarding.request(&mut head);
     headers::ensure_request_id(&mut head.fields, || worker.request_id());
     record.note_request_id(&head.fields);
     let live = &cluster.live;
     let protocol = match (live.cluster().protocol, head.version) {
-        _ if upgrade.is_some() => UpstreamProtocol::Http1,
+        _ if upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_of_stream()) => UpstreamProtocol::Http1,
         (UpstreamProtocol::AsDownstream, Version::HTTP_2) => UpstreamProtocol::Http2,
         (UpstreamProtocol::AsDownstream, _) => UpstreamProtocol::Http1,
         (named, _) => named,
@@ -228,18 +230,23 @@ fn prepare(
             if head.fields.has(Name::Te) {
                 head.fields.add(Name::Connection, b"te");
             }
-            if let Some(wanted) = &upgrade {
-                head.fields.append(Name::Connection, b"upgrade");
-                head.fields.add(Name::Upgrade, wanted);
-            }
         }
+    }
+    let of_stream = upgrade.as_ref().is_some_and(Upgrade::is_of_stream);
+    if let Some(upgrade) = &mut upgrade {
+        upgrade.ask(&mut head, protocol, || worker.random.borrow_mut().u128(..));
     }
     let deadlines = Deadlines::new(live.policy(), now);
     // A stream of messages is meant to be silent at times; anything else is not.
     let idle_timeout = (!grpc::is_grpc(&head.fields)).then_some(client.limits.body_idle_timeout);
     let retries = &live.policy().retry;
     let remember = (retries.attempts > 0 && !retries.on.is_empty()).then_some(retries.body_bytes_max);
-    let body = ReplayableBody::new(body, remember, idle_timeout);
+    let body = match protocol {
+        // What comes on the stream is for the tunnel.
+        UpstreamProtocol::Http2 if of_stream => ReplayableBody::Unanswered,
+        _ if of_stream => ReplayableBody::Empty,
+        _ => ReplayableBody::new(body, remember, idle_timeout),
+    };
     Ok(Walk { worker, client, way, cluster, exact, head, body, interim, upgrade, protocol, deadlines })
 }
 
@@ -297,20 +304,23 @@ fn respond(
     mut record: Record,
 ) -> Answer<AnswerBody, Switched> {
     let deadlines = walk.deadlines;
-    let is_switch = head.status == StatusCode::SWITCHING_PROTOCOLS;
-    let switched_to =
-        walk.upgrade.take().filter(|_| is_switch).and_then(|wanted| headers::switched_to(&head.fields, wanted));
+    let outcome = match walk.upgrade.take() {
+        Some(upgrade) => upgrade.settle(&mut head),
+        None if head.status == StatusCode::SWITCHING_PROTOCOLS => upgrade::UNASKED,
+        None => Outcome::Answered,
+    };
+    let problem = match outcome {
+        Outcome::Answered => None,
+        Outcome::Switched => return switched(walk, head, body, record),
+        Outcome::Broken { problem } => Some(problem),
+    };
     headers::strip_hop_by_hop_of_response(&mut head.fields);
     walk.client.forwarding.response(&mut head);
     record.answered(head.status.as_u16(), &head.fields);
-    if is_switch {
-        let problem = "the endpoint switched protocols, which nobody asked for";
-        let (Some(protocol), Some(connection)) = (switched_to, body.into_connection()) else {
-            return refused(ProxyError::BadResponse { problem }, false, record);
-        };
-        head.fields.remove(Name::ContentLength);
-        head.fields.add(Name::Upgrade, &protocol);
-        return Answer::Switch(head, Switched::new(connection, record));
+    if let Some(problem) = problem {
+        // What its connection speaks now nobody knows: no other request is to meet it.
+        drop(body.into_carrier());
+        return refused(ProxyError::BadResponse { problem }, false, record);
     }
     date::ensure(&mut head.fields);
     if head.status == StatusCode::NO_CONTENT {
@@ -330,6 +340,25 @@ fn respond(
     let is_head = walk.head.method == Method::HEAD;
     let is_bodiless = is_head || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Answer::Response(head, AnswerBody::upstream(body, is_bodiless, deadline, record))
+}
+
+/// The last that is HTTP of what becomes something else.
+fn switched(
+    walk: &Walk,
+    mut head: ResponseHead,
+    body: UpstreamBody,
+    mut record: Record,
+) -> Answer<AnswerBody, Switched> {
+    let Some(endpoint) = body.into_carrier() else {
+        let problem = "the endpoint switched protocols before it had the whole request";
+        return refused(ProxyError::BadResponse { problem }, false, record);
+    };
+    walk.client.forwarding.response(&mut head);
+    record.answered(head.status.as_u16(), &head.fields);
+    if !head.status.is_informational() {
+        date::ensure(&mut head.fields);
+    }
+    Answer::Switch(head, Switched::new(endpoint, record))
 }
 
 /// Counts and logs what never became a request. A client that was told nothing of it got no status either.

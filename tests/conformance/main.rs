@@ -24,6 +24,7 @@ mod interim; // what comes before a response
 mod connection; // more than one message
 mod exchange; // one message, while it is under way
 mod upgrade; // connections that become something else
+mod tunnel; // streams that do
 mod hostile; // peers that mean harm
 mod bounded; // and what they cost
 mod h2; // frames
@@ -64,6 +65,7 @@ fn main() {
         downgrade::trials(),
         h2::trials(),
         grpc::trials(),
+        tunnel::trials(),
     ];
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit();
 }

@@ -76,7 +76,12 @@ impl World {
 
     /// With these settings of the listener.
     pub fn between(backend: Backend, listener: &str) -> Self {
-        let service = format!("endpoints: [ {{ address: \"{}\" }} ], {SERVICE}", backend.address);
+        Self::between_with(backend, listener, SERVICE)
+    }
+
+    /// And these of the service.
+    pub fn between_with(backend: Backend, listener: &str, service: &str) -> Self {
+        let service = format!("endpoints: [ {{ address: \"{}\" }} ], {service}", backend.address);
         let running = Running::start(listener, &service);
         Self { proxy: running.address, backend, _running: running }
     }

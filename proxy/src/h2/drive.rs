@@ -275,5 +275,6 @@ impl<I> Drop for Driver<I> {
         while let Some(told) = self.link.next_told() {
             drop(told);
         }
+        self.link.wake_curious();
     }
 }

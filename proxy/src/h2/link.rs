@@ -12,6 +12,7 @@ use bytes::Bytes;
 use super::connection::{Connection, Event, Refused};
 use super::error::{Reset, SendError};
 use super::frame::Code;
+use super::settings::PeerSettings;
 use super::streams::{Received, StreamKey};
 use crate::message::fields::Fields;
 use crate::message::{RequestHead, ResponseHead};
@@ -24,6 +25,8 @@ pub struct Link {
     wakers: RefCell<Vec<Wakers>>,
     /// None while the driver is awake, or comes by itself.
     driver: RefCell<Option<Waker>>,
+    /// Who waits for the peer to say what it can.
+    curious: RefCell<Vec<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +45,12 @@ pub(super) enum Told {
 impl Link {
     #[must_use]
     pub fn new(connection: Connection) -> Rc<Self> {
-        Rc::new(Self { connection: RefCell::new(connection), wakers: RefCell::default(), driver: RefCell::default() })
+        Rc::new(Self {
+            connection: RefCell::new(connection),
+            wakers: RefCell::default(),
+            driver: RefCell::default(),
+            curious: RefCell::default(),
+        })
     }
 
     /// Asks the connection something, or has it do something.
@@ -92,9 +100,24 @@ impl Link {
                 Event::Refused(refused) => return Some(Told::Refused(refused)),
                 Event::Readable(key) => self.wake(key, |wakers| &mut wakers.reader),
                 Event::Writable(key) => self.wake(key, |wakers| &mut wakers.writer),
-                Event::Settings | Event::GoAway { .. } => {}
+                Event::Settings | Event::GoAway { .. } => self.wake_curious(),
             }
         }
+    }
+
+    /// Waits for what the peer says of itself; none when it will not say it any more.
+    pub fn poll_peer(&self, cx: &mut Context<'_>) -> Poll<Option<PeerSettings>> {
+        let (settings, goes_on) = self.with(|connection| (*connection.peer_settings(), connection.takes_streams()));
+        if settings.received || !goes_on {
+            return Poll::Ready(Some(settings).filter(|settings| settings.received));
+        }
+        self.curious.borrow_mut().push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The peer has said what it can, or will not say it any more.
+    pub(super) fn wake_curious(&self) {
+        self.curious.take().into_iter().for_each(Waker::wake);
     }
 
     fn wake(&self, key: StreamKey, which: impl FnOnce(&mut Wakers) -> &mut Option<Waker>) {
@@ -148,6 +171,12 @@ impl Stream {
     #[must_use]
     pub fn is_read_to_end(&self) -> bool {
         self.link.with(|connection| connection.is_read_to_end(self.key))
+    }
+
+    /// Whether everything was received, and not all of it was read.
+    #[must_use]
+    pub fn is_unread_end(&self) -> bool {
+        self.link.with(|connection| connection.is_unread_end(self.key))
     }
 
     #[must_use]

@@ -42,6 +42,12 @@ impl Connection {
         self.streams.peek(key).is_none_or(|stream| stream.received_end && stream.unread.is_empty())
     }
 
+    /// Whether everything was received, and not all of it was read.
+    #[must_use]
+    pub fn is_unread_end(&self, key: StreamKey) -> bool {
+        self.streams.peek(key).is_some_and(|stream| stream.received_end && !stream.unread.is_empty())
+    }
+
     /// How many bytes are still to be read, if that is known, and nothing comes behind them.
     #[must_use]
     pub fn length_left(&self, key: StreamKey) -> Option<u64> {

@@ -12,7 +12,7 @@ use mesh_core::model::limits::H2Limits;
 use mesh_core::model::resource::{self, Listener};
 use mesh_core::task::drain::Drain;
 
-use super::asked::{Answer, Asked};
+use super::asked::{Answer, Asked, Tunnel};
 use super::client::Client;
 use super::refuse;
 use super::timer::LazyTimer;
@@ -21,7 +21,8 @@ use crate::h2::drive::{Driver, Ended, Serve};
 use crate::h2::frame::FRAME_BYTES_MAX;
 use crate::h2::head::join_cookies;
 use crate::h2::{
-    Code, Connection, ConnectionError, Limits, Link, Refused, Reset, ResetBy, Sending, Settings, Stream, StreamBody,
+    Code, Connection, ConnectionError, Duplex, Limits, Link, Refused, Reset, ResetBy, Sending, Settings, Stream,
+    StreamBody,
 };
 use crate::listen::stream::ClientStream;
 use crate::message::body::{Body, ClientBody, Interim};
@@ -42,7 +43,7 @@ pub enum Served {
     Failed(ConnectionError),
 }
 
-/// Serves h2 until the connection ends. `answer` answers each request; nothing is switched to in h2. `refused` hears of streams that
+/// Serves h2 until the connection ends. `answer` answers each request; a stream may become a tunnel. `refused` hears of streams that
 /// were not taken; a client whose request was none has been answered.
 pub async fn serve_h2<B, S, F>(
     stream: ClientStream,
@@ -54,7 +55,7 @@ pub async fn serve_h2<B, S, F>(
 ) -> Served
 where
     B: Body<Error = ProxyError> + Unpin + 'static,
-    S: 'static,
+    S: Tunnel,
     F: Future<Output = Answer<B, S>> + 'static,
 {
     let link = {
@@ -125,8 +126,7 @@ fn configured(listener: Option<&Listener>, of_all: &resource::Limits) -> (Settin
     let settings = Settings {
         stream_window_bytes_max: h2.stream_window_bytes_max,
         connection_window_bytes: h2.connection_window_bytes,
-        // Tunnels for other protocols are opened by whoever routes requests, which knows none yet.
-        extended_connect: false,
+        extended_connect: true,
         keepalive_interval: h2.keepalive_interval,
         keepalive_timeout: h2.keepalive_timeout,
         head_timeout: of_all.header_timeout,
@@ -147,7 +147,7 @@ struct Requests<A, R> {
 impl<B, S, F, A, R> Serve for Requests<A, R>
 where
     B: Body<Error = ProxyError> + Unpin + 'static,
-    S: 'static,
+    S: Tunnel,
     F: Future<Output = Answer<B, S>> + 'static,
     A: Fn(Asked) -> F + Clone + 'static,
     R: FnMut(Refused),
@@ -165,6 +165,7 @@ where
 async fn respond<B, S, F>(stream: Stream, mut head: RequestHead, answer: impl Fn(Asked) -> F, idle_timeout: Duration)
 where
     B: Body<Error = ProxyError>,
+    S: Tunnel,
     F: Future<Output = Answer<B, S>>,
 {
     join_cookies(&mut head.fields);
@@ -180,9 +181,14 @@ where
         .await
     };
     let (head, body) = match answered {
-        Some(Answer::Response(head, body) | Answer::Last(head, body)) => (head, Some(body)),
-        // Nobody was asked to switch anything.
-        Some(Answer::Switch(head, _)) => (head, None),
+        Some(Answer::Response(head, body) | Answer::Last(head, body)) => (head, body),
+        Some(Answer::Switch(head, with)) => {
+            return match stream.send_response(&head, false) {
+                // No request waits for the room that a tunnel takes.
+                Ok(()) => Box::pin(with.carry(Duplex::new(stream))).await,
+                Err(_) => stream.reset(Code::INTERNAL_ERROR),
+            };
+        }
         None => return,
     };
     send(&stream, &head, Sending::new(body), idle_timeout).await;

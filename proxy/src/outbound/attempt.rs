@@ -96,11 +96,26 @@ async fn over_h2(
 ) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     let address = key.address();
     let stream = stream_h2(walk, endpoint, key).await?;
+    if walk.upgrade.is_some() {
+        // In a box, as below.
+        Box::pin(tunnels(walk, address, &stream)).await?;
+    }
     let reused = stream.reused();
     let silent = walk.client.limits.body_idle_timeout;
     let patience = Patience { stalled: Some(silent).filter(|_| !grpc::is_grpc(&walk.head.fields)), silent };
     let exchange = exchange_h2(stream, address, &walk.head, walk.body.attempt(), patience, tell_interim(walk));
     exchange.await.map_err(|failed| FailedTry::of(failed, reused))
+}
+
+/// An endpoint that opens no tunnels is not asked for one (RFC 8441 section 3). A new connection is waited for until it has said so.
+async fn tunnels(walk: &Walk, address: SocketAddr, stream: &H2Stream) -> Result<(), ProxyError> {
+    let began = Instant::now();
+    let said = tokio::time::timeout_at(walk.deadlines.connect(began).into(), stream.opens_tunnels()).await;
+    match said {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ProxyError::TunnelUnsupported { address }),
+        Err(_) => Err(ProxyError::ConnectTimeout { address, after: began.elapsed() }),
+    }
 }
 
 /// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.

@@ -126,9 +126,11 @@ impl Direction {
         let mut scratch = scratch.0.borrow_mut();
         let mut buffer = ReadBuf::new(&mut scratch);
         if Pin::new(reader).poll_read(cx, &mut buffer).map_err(|e| (self.from, e))?.is_pending() {
-            // What was written must not wait for more to come, where the writer keeps it back (TLS).
-            let _ = Pin::new(writer).poll_flush(cx);
-            return Poll::Pending;
+            // What was written must not wait for more to come, where the writer keeps it back (TLS). One that broke meanwhile says so.
+            return match Pin::new(writer).poll_flush(cx) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err((self.to, error))),
+                _ => Poll::Pending,
+            };
         }
         let mut rest = buffer.filled();
         if rest.is_empty() {

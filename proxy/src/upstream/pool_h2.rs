@@ -192,6 +192,12 @@ impl H2Stream {
         self.reused
     }
 
+    /// Waits until its peer has said whether it opens tunnels for other protocols (RFC 8441 section 3).
+    pub async fn opens_tunnels(&self) -> bool {
+        let peer = std::future::poll_fn(|cx| self.connection.link.poll_peer(cx)).await;
+        peer.is_some_and(|peer| peer.extended_connect)
+    }
+
     /// Sends a request and waits for the head of its response, which the body of the exchange follows. `interim` hears of 1xx before;
     /// `stalled` says for how long the endpoint may take nothing of what it is sent.
     ///

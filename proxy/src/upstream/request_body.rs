@@ -50,13 +50,21 @@ pub struct SharedBody {
 /// The body of one try.
 pub enum RequestBody {
     Empty,
-    Client { shared: Rc<RefCell<SharedBody>>, next_remembered: usize, sent_bytes: u64 },
+    /// Whether anything may be sent is still to be answered: it neither ends nor begins.
+    Unanswered,
+    Client {
+        shared: Rc<RefCell<SharedBody>>,
+        next_remembered: usize,
+        sent_bytes: u64,
+    },
 }
 
 /// A request's body between tries.
 #[derive(Clone)]
 pub enum ReplayableBody {
     Empty,
+    /// What the client sends goes into a tunnel, once there is one.
+    Unanswered,
     Client(Rc<RefCell<SharedBody>>),
 }
 
@@ -83,6 +91,7 @@ impl ReplayableBody {
     pub fn attempt(&self) -> RequestBody {
         match self {
             Self::Empty => RequestBody::Empty,
+            Self::Unanswered => RequestBody::Unanswered,
             Self::Client(shared) => {
                 RequestBody::Client { shared: Rc::clone(shared), next_remembered: 0, sent_bytes: 0 }
             }
@@ -93,7 +102,7 @@ impl ReplayableBody {
     #[must_use]
     pub fn is_replayable(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Unanswered => true,
             Self::Client(shared) => {
                 let shared = shared.borrow();
                 shared.fault.is_none() && (shared.remembered.is_some() || !shared.read_anything)
@@ -116,7 +125,7 @@ impl ReplayableBody {
     #[must_use]
     pub fn is_whole(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Unanswered => true,
             Self::Client(shared) => {
                 let shared = shared.borrow();
                 shared.ended || shared.source.is_end()
@@ -128,7 +137,7 @@ impl ReplayableBody {
     #[must_use]
     pub fn take_fault(&self) -> Option<ClientFault> {
         match self {
-            Self::Empty => None,
+            Self::Empty | Self::Unanswered => None,
             Self::Client(shared) => shared.borrow_mut().fault.take(),
         }
     }
@@ -179,7 +188,7 @@ impl RequestBody {
     #[must_use]
     pub fn is_broken(&self) -> bool {
         match self {
-            Self::Empty => false,
+            Self::Empty | Self::Unanswered => false,
             Self::Client { shared, .. } => shared.borrow().fault.is_some(),
         }
     }
@@ -189,7 +198,11 @@ impl Body for RequestBody {
     type Error = ClientBodyError;
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, ClientBodyError>>> {
-        let Self::Client { shared, next_remembered, sent_bytes } = self else { return Poll::Ready(None) };
+        let (shared, next_remembered, sent_bytes) = match self {
+            Self::Empty => return Poll::Ready(None),
+            Self::Unanswered => return Poll::Pending,
+            Self::Client { shared, next_remembered, sent_bytes } => (shared, next_remembered, sent_bytes),
+        };
         let mut shared = shared.borrow_mut();
         if let Some(data) = shared.remembered.as_ref().and_then(|remembered| remembered.get(*next_remembered)) {
             *next_remembered += 1;
@@ -210,6 +223,7 @@ impl Body for RequestBody {
     fn is_end(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Unanswered => false,
             Self::Client { shared, next_remembered, .. } => {
                 let shared = shared.borrow();
                 let all_sent = shared.remembered.as_ref().is_none_or(|remembered| *next_remembered >= remembered.len());
@@ -221,6 +235,7 @@ impl Body for RequestBody {
     fn length(&self) -> Option<u64> {
         match self {
             Self::Empty => Some(0),
+            Self::Unanswered => None,
             Self::Client { shared, sent_bytes, .. } => {
                 let shared = shared.borrow();
                 let left = shared.source.length()?;

@@ -12,6 +12,7 @@ use super::pool_h2::H2Stream;
 use super::request_body::RequestBody;
 use crate::error::{Broken, ProxyError};
 use crate::h1::unread::Unread;
+use crate::h2::Stream;
 use crate::h2::exchange::Exchange;
 use crate::message::body::Body;
 use crate::message::{Frame, RequestHead, ResponseHead};
@@ -45,6 +46,13 @@ enum Carrier {
     },
     /// Given back, or over.
     Done,
+}
+
+/// What carries no HTTP any more.
+pub enum Bare {
+    Connection(Box<H1Connection>),
+    /// And its place on its connection.
+    Stream(Rc<Stream>, H2Stream),
 }
 
 struct OverH1 {
@@ -103,12 +111,13 @@ impl UpstreamBody {
         self.address
     }
 
-    /// The connection of a response that has no body, to be switched to another protocol.
+    /// What a response that has no body of its own came on, to carry another protocol; none where the request is not over.
     #[must_use]
-    pub fn into_connection(mut self) -> Option<Box<H1Connection>> {
+    pub fn into_carrier(mut self) -> Option<Bare> {
         match std::mem::replace(&mut self.carrier, Carrier::Done) {
-            Carrier::H1(OverH1 { connection, sending: None, .. }) => Some(connection),
-            _ => None,
+            Carrier::H1(OverH1 { connection, sending: None, .. }) => Some(Bare::Connection(connection)),
+            Carrier::H2 { body, _stream } => Some(Bare::Stream(Rc::clone(body.stream()), _stream)),
+            Carrier::H1(_) | Carrier::Done => None,
         }
     }
 

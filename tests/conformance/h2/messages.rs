@@ -91,9 +91,19 @@ fn pseudo_headers() -> Vec<Row> {
             malformed(),
         ),
         row(
-            "8441 4: extended CONNECT that was not offered",
-            asking(&[(":method", "CONNECT"), (":protocol", "websocket"), all[1], all[2], all[3]]),
-            Wanted::Stream(1, vec![code::PROTOCOL_ERROR, code::NO_ERROR]),
+            "8441 4: extended CONNECT without :path",
+            asking(&[(":method", "CONNECT"), (":protocol", "websocket"), all[1], all[3]]),
+            malformed(),
+        ),
+        row(
+            "8441 4: a :protocol that is no token",
+            asking(&[(":method", "CONNECT"), (":protocol", "web socket"), all[1], all[2], all[3]]),
+            malformed(),
+        ),
+        row(
+            "8441 4: :protocol without CONNECT",
+            asking(&[all[0], (":protocol", "websocket"), all[1], all[2], all[3]]),
+            malformed(),
         ),
     ];
     for (place, name) in [(0, ":method"), (1, ":scheme"), (2, ":path")] {
