@@ -3,7 +3,7 @@
 //! Bytes and `now` go in, bytes and messages come out; nothing here waits, locks or is shared. Whoever drives a [`Connection`] feeds it
 //! what was read, tells it what to send, and writes what is in its output: many streams' frames in one write.
 //!
-//! The last three modules are the shell around that: a task that drives a connection on a socket, and handles of its streams for other
+//! The last four modules are the shell around that: a task that drives a connection on a socket, and handles of its streams for other
 //! tasks of the same thread.
 //!
 //! Priorities (RFC 9218) are not acted on: streams that have something to send take turns.

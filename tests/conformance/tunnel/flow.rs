@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::by_upgrade::switch;
 use super::{head_of, web_socket};
@@ -14,6 +15,7 @@ use crate::world::{DEADLINE, LIMITS, Running, SERVICE};
 pub const SCENARIOS: &[(&str, fn())] = &[
     ("9113 5.2: a client that does not read holds the endpoint back", slow_client),
     ("9113 5.2: an endpoint that does not read holds the client back", slow_endpoint),
+    ("8441 5: a reset reaches an endpoint that does not read", reset_of_full),
 ];
 
 /// More than all sockets on the way have room for.
@@ -101,26 +103,47 @@ fn slow_endpoint() {
         let mut client = Client::connect(running.address);
         let stream = client.begin(&web_socket("/first"));
         head_of(&mut client, stream);
-        let mut sent = 0u64;
-        let piece = [7; FRAME_BYTES_MAX];
-        let mut waited = 0;
-        while sent < BYTES as u64 && waited < 100 {
-            let initial = client.heard.settings.get(&setting::INITIAL_WINDOW_SIZE).copied().unwrap_or(65_535);
-            let told = |stream| client.heard.windows.get(&stream).copied().unwrap_or(0);
-            let room = (told(stream) + u64::from(initial)).min(told(0) + 65_535) - sent;
-            if room < FRAME_BYTES_MAX as u64 {
-                waited += 1;
-                client.settle();
-                continue;
-            }
-            waited = 0;
-            client.send(frame::data(stream, 0, &piece));
-            sent += piece.len() as u64;
-        }
+        let sent = fill(&mut client, stream);
         let held = sent <= HELD_BYTES_MAX;
         reads.store(true, Ordering::Relaxed);
         client.send(frame::data(stream, flag::END_STREAM, b""));
         assert_eq!(endpoint.join().unwrap(), sent);
         assert!(held, "{sent} bytes were taken of which nobody read one");
     });
+}
+
+/// Sends until nothing more is taken; how much that was.
+fn fill(client: &mut Client, stream: u32) -> u64 {
+    let mut sent = 0u64;
+    let piece = [7; FRAME_BYTES_MAX];
+    let mut waited = 0;
+    while sent < BYTES as u64 && waited < 100 {
+        let initial = client.heard.settings.get(&setting::INITIAL_WINDOW_SIZE).copied().unwrap_or(65_535);
+        let told = |stream| client.heard.windows.get(&stream).copied().unwrap_or(0);
+        let room = (told(stream) + u64::from(initial)).min(told(0) + 65_535) - sent;
+        if room < FRAME_BYTES_MAX as u64 {
+            waited += 1;
+            client.settle();
+            continue;
+        }
+        waited = 0;
+        client.send(frame::data(stream, 0, &piece));
+        sent += piece.len() as u64;
+    }
+    sent
+}
+
+fn reset_of_full() {
+    let (listener, running) = endpoint();
+    let mut client = Client::connect(running.address);
+    let stream = client.begin(&web_socket("/first"));
+    let endpoint = switched(&listener);
+    head_of(&mut client, stream);
+    fill(&mut client, stream);
+    client.send(frame::reset(stream, frame::code::CANCEL));
+    let deadline = Instant::now() + DEADLINE;
+    while endpoint.take_error().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the endpoint's connection is left as it is");
+        client.settle();
+    }
 }
