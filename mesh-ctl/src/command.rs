@@ -16,6 +16,7 @@ use clap::CommandFactory;
 use crate::args::{Arguments, Command};
 use crate::client::Client;
 use crate::demo::shop;
+use crate::output;
 
 /// Runs what was typed.
 ///
@@ -38,7 +39,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Cleanup(arguments) => cleanup::run(arguments).await,
         Command::Version => version::run(&client()?, global.output).await,
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "mesh-ctl", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "mesh-ctl", &mut script);
+            output::write_bytes(&script)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::ShopService(arguments) => shop::serve(arguments).await,

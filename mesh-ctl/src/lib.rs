@@ -3,6 +3,7 @@
 
 pub mod args; // what a person types
 pub mod client; // discovery's HTTP API, from here
+pub mod ending; // how a person ends what runs
 pub mod output; // table, json, yaml
 pub mod command; // one module a command
 pub mod embedded; // discovery, controller and node proxy in this process

@@ -58,11 +58,29 @@ pub fn print(output: Output, value: &Value, table: impl FnOnce(&Value) -> Table)
 /// # Errors
 /// Any other failure to write.
 pub fn write(text: &str) -> anyhow::Result<()> {
+    write_bytes(text.as_bytes())
+}
+
+/// As [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub fn write_bytes(bytes: &[u8]) -> anyhow::Result<()> {
     use std::io::Write;
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            crate::ending::note_closed();
+            Ok(())
+        }
         outcome => outcome.context("stdout cannot be written"),
     }
+}
+
+/// One line for people, in place of `println!`, which panics where nobody reads any more.
+pub fn say(line: impl std::fmt::Display) {
+    // Whoever tells a story goes on where it cannot be told; an end that is wanted is noted.
+    let _ = write(&format!("{line}\n"));
 }
 
 /// A field for a table cell: `-` where there is none.

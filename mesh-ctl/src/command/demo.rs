@@ -1,6 +1,7 @@
 //! `mesh-ctl demo`: the mesh at work. Everything runs from this one binary: discovery, controller and proxy in this process, the
 //! shop's services as containers or processes made of it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +20,6 @@ use mesh_proxy::ambient::CaptureOptions;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::args::{DemoArguments, RuntimeChoice};
@@ -28,6 +28,8 @@ use crate::demo::facts::Facts;
 use crate::demo::story::Story;
 use crate::demo::traffic::Traffic;
 use crate::embedded::{Mesh, Parts, engine};
+use crate::ending;
+use crate::output::say;
 
 pub mod container; // once more, in a privileged container
 
@@ -56,7 +58,7 @@ enum Stage {
 /// When a part cannot start, or the mesh breaks off. What the demo has to show and did not is an exit code of 1.
 pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     if !arguments.inside {
-        println!("Weft demo: a shop of three services, meshed, under load, with things going wrong.");
+        say(format_args!("Weft demo: a shop of three services, meshed, under load, with things going wrong."));
     }
     log::init("warn");
     let stage = match choose(&arguments).await? {
@@ -66,40 +68,50 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     let state_dir = state_dir()?;
     sweep_earlier(&stage, &state_dir).await?;
     let mesh = Mesh::start(parts(&stage, &state_dir)).await?;
-    println!("\nDiscovery, controller and proxy run in this process.");
-    println!("  API   http://{}   (mesh-ctl --server)", mesh.api_address);
-    println!(
+    say(format_args!("\nDiscovery, controller and proxy run in this process."));
+    say(format_args!("  API   http://{}   (mesh-ctl --server)", mesh.api_address));
+    say(format_args!(
         "  DNS   {}   (dig -p {} @127.0.0.1 api.{PROJECT}.svc.mesh.internal)",
         mesh.dns_address,
         mesh.dns_address.port()
-    );
-    println!("  proxy http://{}/metrics, and http_proxy=http://{}", mesh.admin_address, mesh.http_proxy);
+    ));
+    say(format_args!("  proxy http://{}/metrics, and http_proxy=http://{}", mesh.admin_address, mesh.http_proxy));
+    let shown = RefCell::new(Facts::default());
+    let traffic = Traffic::default();
+    // One listener from here to the end: two would each hear it.
+    let mut ending = std::pin::pin!(ending::wanted());
     let outcome = tokio::select! {
-        outcome = perform(&mesh, &stage, &arguments) => outcome,
-        () = interrupted() => Ok(None),
+        outcome = perform(&mesh, &stage, &arguments, &traffic, &shown) => outcome.map(|()| None),
+        ending = &mut ending => Ok(Some(ending)),
     };
-    println!("\nRemoving what the demo made.");
+    let mut facts = shown.into_inner();
+    if let (true, Ok(None)) = (arguments.keep, &outcome) {
+        conclude(&facts);
+        say("\nEverything stays up; Ctrl-C ends and removes it.");
+        ending.await;
+    }
+    say(format_args!("\nRemoving what the demo made."));
     let removed = remove(&mesh, &stage, &state_dir).await;
     mesh.stop().await?;
     removed?;
-    let Some(facts) = outcome? else {
-        println!("Interrupted.");
-        return Ok(ExitCode::FAILURE);
-    };
-    Ok(conclude(&facts))
+    let Some(ending) = outcome? else { return Ok(conclude(&facts)) };
+    facts.counts = traffic.counts();
+    say(format_args!("\nIt was ended before it was over ({ending}). The facts so far:"));
+    facts.lines().iter().for_each(|line| say(format_args!("  {line}")));
+    Ok(ending.exit_code())
 }
 
 /// The facts, last of all.
 fn conclude(facts: &Facts) -> ExitCode {
-    println!("\nFacts:");
-    facts.lines().iter().for_each(|line| println!("  {line}"));
+    say(format_args!("\nFacts:"));
+    facts.lines().iter().for_each(|line| say(format_args!("  {line}")));
     let shortcomings = facts.shortcomings();
     if shortcomings.is_empty() {
-        println!("\nNot one user request failed.");
+        say(format_args!("\nNot one user request failed."));
         return ExitCode::SUCCESS;
     }
-    println!("\nThe demo failed:");
-    shortcomings.iter().for_each(|line| println!("  {line}"));
+    say(format_args!("\nThe demo failed:"));
+    shortcomings.iter().for_each(|line| say(format_args!("  {line}")));
     ExitCode::FAILURE
 }
 
@@ -111,18 +123,18 @@ enum Chosen {
 
 async fn choose(arguments: &DemoArguments) -> anyhow::Result<Chosen> {
     if arguments.runtime == RuntimeChoice::Process {
-        println!("The services are local processes, as asked for.");
+        say(format_args!("The services are local processes, as asked for."));
         return Ok(Chosen::Stage(Stage::Process));
     }
     let reason = match engine::connect(None).await {
         Ok(engine) => match engine::cannot_capture().await {
             None => {
-                println!("The services are containers on {}.", engine.url);
+                say(format_args!("The services are containers on {}.", engine.url));
                 return Ok(Chosen::Stage(Stage::Docker(engine)));
             }
             Some(_) if arguments.inside => return Ok(Chosen::Ended(ExitCode::from(container::CANNOT_CAPTURE))),
             Some(reason) => {
-                println!("The mesh runs in one privileged container of its own image: {reason}.");
+                say(format_args!("The mesh runs in one privileged container of its own image: {reason}."));
                 match container::run(&engine.docker, arguments).await {
                     Ok(Ended::Ran(code)) => return Ok(Chosen::Ended(code)),
                     Ok(Ended::CannotCapture) => format!("{reason}, and a privileged container cannot do it either"),
@@ -137,7 +149,9 @@ async fn choose(arguments: &DemoArguments) -> anyhow::Result<Chosen> {
             "--runtime docker: {reason}. Start an engine and run as root, or take local processes with --runtime process"
         );
     }
-    println!("The services are local processes: {reason}. For containers, start a Docker engine and run as root.");
+    say(format_args!(
+        "The services are local processes: {reason}. For containers, start a Docker engine and run as root."
+    ));
     Ok(Chosen::Stage(Stage::Process))
 }
 
@@ -162,13 +176,13 @@ fn state_dir() -> anyhow::Result<PathBuf> {
 async fn sweep_earlier(stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
     let swept = process::sweep(state_dir).context("another demo seems to run; end it first")?;
     if !swept.is_empty() {
-        println!("Swept up {} processes of an earlier run.", swept.len());
+        say(format_args!("Swept up {} processes of an earlier run.", swept.len()));
     }
     if let Stage::Docker(engine) = stage {
         let label = format!("{}={}", RUN_LABEL.0, RUN_LABEL.1);
         let swept = sweep(&engine.docker, Some(&label)).await?;
         if !swept.containers.is_empty() {
-            println!("Swept up {} containers of an earlier run.", swept.containers.len());
+            say(format_args!("Swept up {} containers of an earlier run.", swept.containers.len()));
         }
     }
     // What was asked for then is not asked for now.
@@ -194,11 +208,17 @@ fn parts(stage: &Stage, state_dir: &Path) -> Parts {
     Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ip_range, capture }
 }
 
-async fn perform(mesh: &Mesh, stage: &Stage, arguments: &DemoArguments) -> anyhow::Result<Option<Facts>> {
+/// The whole story; `shown` has what it has shown so far.
+async fn perform(
+    mesh: &Mesh,
+    stage: &Stage,
+    arguments: &DemoArguments,
+    traffic: &Traffic,
+    shown: &RefCell<Facts>,
+) -> anyhow::Result<()> {
     let project = project(stage).await?;
     let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
-    println!("\nBringing up {wanted} replicas of {} services:", project.services.len());
-    let traffic = Traffic::default();
+    say(format_args!("\nBringing up {wanted} replicas of {} services:", project.services.len()));
     let mut story = Story::new(mesh, PROJECT, traffic.clone());
     let _: Value = mesh.api.call(Method::PUT, &format!("/v1/projects/{PROJECT}"), Some(&project)).await?;
     story.until_ready(wanted as usize, Instant::now() + READY_TIMEOUT).await?;
@@ -208,45 +228,48 @@ async fn perform(mesh: &Mesh, stage: &Stage, arguments: &DemoArguments) -> anyho
     }
     let dialer = Dialer::new(&format!("http://front.{PROJECT}:8080"), Some(mesh.http_proxy))?;
     until_reachable(&dialer).await?;
-    println!(
+    say(format_args!(
         "Users come: {} requests a second, each front end → api → payments, for {:?}.\n",
         arguments.rate, arguments.run_for
-    );
+    ));
 
     story.traffic_begins();
     let end = Instant::now() + arguments.run_for;
     let load = traffic.run(&dialer, arguments.rate, arguments.run_for);
-    let (_, acts) = tokio::join!(load, acts(&mut story, stage, &traffic, arguments.run_for));
-    let (ejection, replacement, scale_up) = acts?;
+    shown.borrow_mut().intended = u64::from(arguments.rate) * arguments.run_for.as_millis() as u64 / 1000;
+    let (_, acted) = tokio::join!(load, acts(&mut story, stage, traffic, arguments.run_for, shown));
+    acted?;
     tokio::time::sleep_until(end).await;
-    let intended = u64::from(arguments.rate) * arguments.run_for.as_millis() as u64 / 1000;
-    let facts =
-        Facts { intended, counts: traffic.counts(), ejection, replacement, scale_up, retried: retried(mesh).await };
-    if arguments.keep {
-        conclude(&facts);
-        println!("\nEverything stays up; Ctrl-C ends and removes it.");
-        interrupted().await;
-    }
-    Ok(Some(facts))
+    let retried = retried(mesh).await;
+    let mut shown = shown.borrow_mut();
+    (shown.counts, shown.retried) = (traffic.counts(), retried);
+    Ok(())
 }
 
-type Acts = (crate::demo::facts::Act, crate::demo::facts::Act, crate::demo::facts::Act);
-
 /// Each act begins at its share of the time, so that a short run shows all of them too.
-async fn acts(story: &mut Story<'_>, stage: &Stage, traffic: &Traffic, run_for: Duration) -> anyhow::Result<Acts> {
+async fn acts(
+    story: &mut Story<'_>,
+    stage: &Stage,
+    traffic: &Traffic,
+    run_for: Duration,
+    shown: &RefCell<Facts>,
+) -> anyhow::Result<()> {
     let start = Instant::now();
     let at = |percent: u32| start + run_for * percent / 100;
     let ejection = story.until_ejected(at(25)).await?;
+    shown.borrow_mut().ejection = ejection;
     let settled = traffic.counts();
     tokio::time::sleep_until(at(30)).await;
     story.tell_shares(&settled);
     let replacement = story.kill_and_replace(async |victim| kill_replica(stage, victim).await, at(55)).await?;
+    shown.borrow_mut().replacement = replacement;
     tokio::time::sleep_until(at(58)).await;
     let scale_up = story.scale_up(at(88)).await?;
+    shown.borrow_mut().scale_up = scale_up;
     let scaled = traffic.counts();
     tokio::time::sleep_until(at(97)).await;
     story.tell_shares(&scaled);
-    Ok((ejection, replacement, scale_up))
+    Ok(())
 }
 
 async fn kill_replica(stage: &Stage, victim: &ReplicaStatus) -> anyhow::Result<()> {
@@ -280,7 +303,7 @@ async fn project(stage: &Stage) -> anyhow::Result<Project> {
             RuntimeKind::Process
         }
         Stage::Docker(engine) => {
-            println!("\nBuilding the image {IMAGE} (FROM scratch) out of {}.", own.display());
+            say(format_args!("\nBuilding the image {IMAGE} (FROM scratch) out of {}.", own.display()));
             let labels = BTreeMap::from([(RUN_LABEL.0.to_owned(), RUN_LABEL.1.to_owned())]);
             image_from_binary(&engine.docker, IMAGE, &readable, &[], &labels).await?;
             environment.insert("SHOP_IMAGE".to_owned(), IMAGE.to_owned());
@@ -356,17 +379,4 @@ async fn remove(mesh: &Mesh, stage: &Stage, state_dir: &Path) -> anyhow::Result<
     }
     tracing::debug!(state = %state_dir.display(), "removed");
     Ok(())
-}
-
-/// Ctrl-C or SIGTERM.
-async fn interrupted() {
-    let handlers = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-    if let (Ok(mut interrupt), Ok(mut terminate)) = handlers {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    } else {
-        std::future::pending::<()>().await;
-    }
 }

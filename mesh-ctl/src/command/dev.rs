@@ -7,10 +7,10 @@ use mesh_core::telemetry::log;
 use mesh_discovery::config::{Environment, default_state_dir};
 use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_proxy::ambient::{CaptureOptions, Own};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::DevArguments;
 use crate::embedded::{Mesh, Parts, engine};
+use crate::ending;
 
 /// # Errors
 /// When the state folder is another's, an address is taken, or a part breaks off.
@@ -40,11 +40,7 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
         eprintln!("{}", [containers, host].into_iter().flatten().collect::<Vec<_>>().join("; "));
     }
     eprintln!("HTTP clients reach services by name with http_proxy=http://{}; Ctrl-C ends it", mesh.http_proxy);
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    ending::wanted().await;
     mesh.stop().await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::facts::Act;
 use super::traffic::{Counts, Traffic};
 use crate::embedded::Mesh;
-use crate::output::{Table, cell, items};
+use crate::output::{Table, cell, items, say};
 
 /// Between two looks at what has become of an act.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
@@ -56,10 +56,13 @@ impl<'m> Story<'m> {
     /// One line of the story.
     pub fn tell(&self, line: &str) {
         match self.started {
-            None => println!("  {line}"),
+            None => say(format_args!("  {line}")),
             Some(started) => {
                 let Counts { sent, failed, .. } = self.traffic.counts();
-                println!("[{:>5.1} s] {line}   ({sent} sent, {failed} failed)", started.elapsed().as_secs_f64());
+                say(format_args!(
+                    "[{:>5.1} s] {line}   ({sent} sent, {failed} failed)",
+                    started.elapsed().as_secs_f64()
+                ));
             }
         }
     }
@@ -109,10 +112,10 @@ impl<'m> Story<'m> {
     pub async fn tell_discovered(&self) -> anyhow::Result<()> {
         let services: Value = self.mesh.api.get("/v1/services").await?;
         let endpoints: Value = self.mesh.api.get("/v1/endpoints").await?;
-        println!("\nDiscovered:");
+        say(format_args!("\nDiscovered:"));
         for service in items(&services).iter().filter(|service| service["namespace"] == self.project.as_str()) {
             let (name, namespace) = (cell(service, "name"), cell(service, "namespace"));
-            println!("\n  {name}.{namespace}.svc.mesh.internal is {}", cell(service, "virtual_ip"));
+            say(format_args!("\n  {name}.{namespace}.svc.mesh.internal is {}", cell(service, "virtual_ip")));
             let mut table = Table::new(&["    ENDPOINT", "ADDRESS", "WEIGHT", "STATE", "REASON"]);
             let of_service = |endpoint: &&Value| {
                 endpoint["service"] == name.as_str() && endpoint["namespace"] == service["namespace"]
@@ -127,7 +130,7 @@ impl<'m> Story<'m> {
             }
             print!("{}", table.render());
         }
-        println!();
+        say("");
         Ok(())
     }
 

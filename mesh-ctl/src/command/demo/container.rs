@@ -19,8 +19,9 @@ use mesh_discovery::runtime::docker::{image_from_binary, sweep};
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::getppid;
 
-use super::interrupted;
 use crate::args::DemoArguments;
+use crate::ending::{self, Ending};
+use crate::output;
 
 /// On the container and its image, and on nothing that the demo in there makes.
 const RUN_LABEL: (&str, &str) = ("mesh.run", "demo-container");
@@ -62,7 +63,7 @@ async fn run_swept(docker: &Docker, arguments: &DemoArguments) -> anyhow::Result
     let options = AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
     let mut attached = docker.attach_container(&id, Some(options)).await.context("its output cannot be heard")?;
     docker.start_container(&id, None).await.context("the demo's container cannot be started")?;
-    let mut interrupt = std::pin::pin!(interrupted());
+    let mut interrupt = std::pin::pin!(ending::wanted());
     let mut is_told = false;
     loop {
         tokio::select! {
@@ -70,10 +71,11 @@ async fn run_swept(docker: &Docker, arguments: &DemoArguments) -> anyhow::Result
                 Some(said) => show(said.context("its output broke off")?)?,
                 None => break,
             },
-            () = &mut interrupt, if !is_told => {
+            ending = &mut interrupt, if !is_told => {
                 is_told = true;
+                let signal = if ending == Ending::Interrupt { "SIGINT" } else { "SIGTERM" };
                 // It removes what it made, and says so.
-                let options = KillContainerOptionsBuilder::default().signal("SIGTERM").build();
+                let options = KillContainerOptionsBuilder::default().signal(signal).build();
                 docker.kill_container(&id, Some(options)).await.context("the demo's container cannot be stopped")?;
             }
         }
@@ -115,7 +117,7 @@ fn body(arguments: &DemoArguments) -> ContainerCreateBody {
 fn show(said: LogOutput) -> anyhow::Result<()> {
     match said {
         LogOutput::StdErr { message } => std::io::stderr().write_all(&message),
-        other => std::io::stdout().write_all(&other.into_bytes()),
+        other => return output::write_bytes(&other.into_bytes()),
     }
     .context("the demo's output cannot be written")
 }
