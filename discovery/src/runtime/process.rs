@@ -433,7 +433,16 @@ pub fn sweep(state_dir: &Path) -> Result<Vec<String>, RuntimeError> {
     Ok(swept)
 }
 
-const FOLDER: &str = "processes";
+/// Whether nobody owns the processes of a state folder now.
+///
+/// # Errors
+/// Its owner lives, or its lock cannot be opened.
+pub fn check_unowned(state_dir: &Path) -> Result<(), RuntimeError> {
+    if state_dir.join(FOLDER).is_dir() { open_folder(state_dir).map(drop) } else { Ok(()) }
+}
+
+/// Where records, logs and the lock are, below a state folder.
+pub const FOLDER: &str = "processes";
 
 fn open_folder(state_dir: &Path) -> Result<(PathBuf, Flock<fs::File>), RuntimeError> {
     let folder = state_dir.join(FOLDER);

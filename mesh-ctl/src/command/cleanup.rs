@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use ipnet::IpNet;
 use mesh_discovery::config::{Config, Environment, default_state_dir};
+use mesh_discovery::provider::docker::client::Engine;
 use mesh_discovery::runtime::docker::sweep;
 use mesh_discovery::runtime::process;
 use mesh_proxy::error::chain;
@@ -17,6 +18,9 @@ use mesh_proxy::intercept::watch::docker_folder;
 use super::project::confirmed;
 use crate::args::CleanupArguments;
 use crate::embedded::engine;
+use crate::output::say;
+
+pub mod state; // the files in a state folder that are ours
 
 /// # Errors
 /// When something of ours cannot be removed, or is still in use.
@@ -25,36 +29,56 @@ pub async fn run(arguments: CleanupArguments) -> anyhow::Result<ExitCode> {
         Some(folder) => folder,
         None => default_state_dir(&Environment::of_process()).context("--state-dir says where state is kept")?,
     };
-    eprintln!(
-        "Everything that Weft made on this host is removed: its containers, networks, images, processes, and {}.",
-        state_dir.display()
-    );
+    let files = state::files(&state_dir).with_context(|| format!("{} cannot be read", state_dir.display()))?;
+    if let Some(user) = state::in_use(&state_dir) {
+        anyhow::bail!("{} is in use; end that mesh first: {user}", state_dir.display());
+    }
+    let engine = match engine::choose(arguments.docker.as_deref()).map_err(anyhow::Error::msg)? {
+        Some(_) => engine::connect(arguments.docker.as_deref())
+            .await
+            .map_err(|reason| eprintln!("No engine is asked: {reason}"))
+            .ok(),
+        None => None,
+    };
+    let is_root = nix::unistd::geteuid().is_root();
+    eprintln!("What Weft made is removed: {}.", looked_at(engine.as_ref(), &files, &state_dir, is_root));
+    if state_dir.exists() && files.is_empty() {
+        eprintln!("{} is left alone: nothing in it is Weft's.", state_dir.display());
+    }
     if !confirmed("Do this?", arguments.yes)? {
         return Ok(ExitCode::FAILURE);
     }
     let mut left = Vec::new();
-    for folder in owned_folders(&state_dir) {
+    for folder in owned_folders(&state_dir).into_iter().filter(|_| !files.is_empty()) {
         let swept =
             process::sweep(&folder).with_context(|| format!("{} is in use; end that mesh first", folder.display()))?;
-        swept.iter().for_each(|name| println!("process {name}"));
+        swept.iter().for_each(|name| say(format_args!("process {name}")));
     }
-    match engine::connect(arguments.docker.as_deref()).await {
-        Ok(engine) => {
-            let swept = sweep(&engine.docker, None).await?;
-            swept.containers.iter().for_each(|name| println!("container {name}"));
-            swept.networks.iter().for_each(|name| println!("network {name}"));
-            swept.images.iter().for_each(|name| println!("image {name}"));
-            left.extend(swept.left);
-        }
-        Err(reason) => eprintln!("no engine is asked: {reason}"),
+    if let Some(engine) = engine {
+        let swept = sweep(&engine.docker, None).await?;
+        swept.containers.iter().for_each(|name| say(format_args!("container {name}")));
+        swept.networks.iter().for_each(|name| say(format_args!("network {name}")));
+        swept.images.iter().for_each(|name| say(format_args!("image {name}")));
+        left.extend(swept.left);
     }
     left.extend(uncapture().await);
-    if state_dir.exists() {
-        std::fs::remove_dir_all(&state_dir).with_context(|| format!("{} cannot be removed", state_dir.display()))?;
-        println!("folder {}", state_dir.display());
+    if !files.is_empty() {
+        let gone = state::remove(&state_dir).with_context(|| format!("{} cannot be removed", state_dir.display()))?;
+        let words = if gone { "folder" } else { "Weft's files in folder" };
+        say(format_args!("{words} {}", state_dir.display()));
     }
     anyhow::ensure!(left.is_empty(), "not everything could be removed:\n{}", left.join("\n"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is really looked at, in words.
+fn looked_at(engine: Option<&Engine>, files: &[PathBuf], state_dir: &Path, is_root: bool) -> String {
+    let engine = engine.map(|engine| format!("containers, networks and images with its mark on {}", engine.url));
+    let state = format!("processes recorded in {0}, and its {1} files there", state_dir.display(), files.len());
+    let state = (!files.is_empty()).then_some(state);
+    let rules = is_root.then(|| "routes and rules in network namespaces".to_owned());
+    let all: Vec<String> = [engine, state, rules].into_iter().flatten().collect();
+    if all.is_empty() { "nothing is there to be looked at".to_owned() } else { all.join("; ") }
 }
 
 /// Takes away what capture left: in the host's network namespace, and in those of containers. What it says could not be.
@@ -73,7 +97,7 @@ async fn uncapture() -> Vec<String> {
         for namespace in all {
             let name = namespace.as_ref().map_or("this host's".to_owned(), |one| one.path().display().to_string());
             match remove(namespace.as_ref(), range) {
-                Ok(true) => println!("network namespace {name}"),
+                Ok(true) => say(format_args!("network namespace {name}")),
                 Ok(false) => {}
                 Err(error) => left.push(format!("network namespace {name}: {}", chain(&error))),
             }
@@ -85,5 +109,5 @@ async fn uncapture() -> Vec<String> {
 
 /// The state folder and the demo's, each with processes of its own.
 fn owned_folders(state_dir: &Path) -> Vec<PathBuf> {
-    [state_dir.to_owned(), state_dir.join("demo")].into_iter().filter(|folder| folder.is_dir()).collect()
+    [state_dir.to_owned(), state_dir.join(state::DEMO_FOLDER)].into_iter().filter(|folder| folder.is_dir()).collect()
 }
