@@ -19,7 +19,7 @@ pub struct Arguments {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Address of discovery's HTTP API
-    #[arg(long, global = true, env = "MESH_SERVER", default_value = "http://127.0.0.1:14000", value_name = "URL")]
+    #[arg(long, global = true, env = "MESH_SERVER", default_value = "http://127.0.0.1:14000", value_name = "URL", value_parser = server)]
     pub server: String,
     /// How to print
     #[arg(long, short, global = true, value_enum, default_value_t = Output::Table)]
@@ -105,7 +105,7 @@ pub struct DevArguments {
     #[arg(long)]
     pub exposed_by_default: bool,
     /// The engine: unix:///var/run/docker.sock, tcp://HOST:PORT, or none
-    #[arg(long, env = "MESH_DOCKER", value_name = "URL")]
+    #[arg(long, env = "MESH_DOCKER", value_name = "URL", value_parser = engine_url)]
     pub docker: Option<String>,
     /// Leave the host's own network alone: virtual IPs are reached from containers only
     #[arg(long)]
@@ -162,8 +162,8 @@ pub struct DownArguments {
 #[derive(Debug, Clone, Args)]
 pub struct ScaleArguments {
     /// SERVICE=REPLICAS, one or more
-    #[arg(required = true, value_name = "SERVICE=N")]
-    pub replicas: Vec<String>,
+    #[arg(required = true, value_name = "SERVICE=N", value_parser = service_count)]
+    pub replicas: Vec<(String, u32)>,
     #[command(flatten)]
     pub project: ProjectArguments,
 }
@@ -220,7 +220,7 @@ pub struct WhyArguments {
 #[derive(Debug, Clone, Args)]
 pub struct CheckArguments {
     /// The engine: unix:///var/run/docker.sock, tcp://HOST:PORT, or none
-    #[arg(long, env = "MESH_DOCKER", value_name = "URL")]
+    #[arg(long, env = "MESH_DOCKER", value_name = "URL", value_parser = engine_url)]
     pub docker: Option<String>,
     /// Warnings fail too
     #[arg(long)]
@@ -233,7 +233,7 @@ pub struct CleanupArguments {
     #[arg(long, short)]
     pub yes: bool,
     /// The engine: unix:///var/run/docker.sock, tcp://HOST:PORT, or none
-    #[arg(long, env = "MESH_DOCKER", value_name = "URL")]
+    #[arg(long, env = "MESH_DOCKER", value_name = "URL", value_parser = engine_url)]
     pub docker: Option<String>,
     /// Where state is kept
     #[arg(long, env = "MESH_STATE_DIR", value_name = "DIRECTORY")]
@@ -269,4 +269,43 @@ pub struct ShopArguments {
 
 fn duration(text: &str) -> Result<Duration, mesh_core::config::duration::DurationError> {
     mesh_core::config::duration::parse(text)
+}
+
+/// As the client takes it; the text is kept.
+fn server(text: &str) -> Result<String, String> {
+    crate::client::Client::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// As the engine's URL is read; empty counts as not given.
+fn engine_url(text: &str) -> Result<String, String> {
+    crate::embedded::engine::choose(Some(text)).map(|_| text.to_owned())
+}
+
+fn service_count(text: &str) -> Result<(String, u32), String> {
+    let (service, count) = text.split_once('=').ok_or("SERVICE=N is wanted, as in web=3")?;
+    let count = count.parse().map_err(|_| format!("{count:?} is no number of replicas; web=3 asks for three"))?;
+    Ok((service.to_owned(), count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_meant_is_wrong_usage() {
+        let check = |words: &[&str], expected: Option<i32>| {
+            let parsed = Arguments::try_parse_from([&["mesh-ctl"], words].concat());
+            assert_eq!(parsed.err().map(|error| error.exit_code()), expected, "{words:?}");
+        };
+        check(&["ps", "--server", "foo"], Some(2));
+        check(&["ps", "--server", "localhost:9"], None);
+        check(&["scale", "web"], Some(2));
+        check(&["scale", "web=x"], Some(2));
+        check(&["scale", "web=-1"], Some(2));
+        check(&["scale", "web=3", "api=0"], None);
+        check(&["dev", "--docker", "foo"], Some(2));
+        check(&["dev", "--docker", "none"], None);
+        check(&["check", "--docker", "foo"], Some(2));
+        check(&["cleanup", "--docker", "unix:///run/docker.sock"], None);
+    }
 }

@@ -90,15 +90,9 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
 }
 
 /// # Errors
-/// When a word is no SERVICE=N, or the server refuses.
+/// When the server refuses.
 pub async fn scale(client: &Client, arguments: ScaleArguments) -> anyhow::Result<ExitCode> {
-    let mut wanted = BTreeMap::new();
-    for word in &arguments.replicas {
-        let (service, count) =
-            word.split_once('=').with_context(|| format!("{word:?}: SERVICE=N is wanted, as in web=3"))?;
-        let count: u32 = count.parse().with_context(|| format!("{word:?}: {count:?} is no number of replicas"))?;
-        wanted.insert(service.to_owned(), count);
-    }
+    let wanted: BTreeMap<String, u32> = arguments.replicas.into_iter().collect();
     let name = name_of(&arguments.project)?;
     let _: Value = client.call(Method::POST, &format!("/v1/projects/{name}/scale"), Some(&wanted)).await?;
     let list = wanted.iter().map(|(service, count)| format!("{service}={count}")).collect::<Vec<_>>().join(" ");
