@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::args::{
     DownArguments, Output, PlanArguments, ProjectArguments, PsArguments, RuntimeChoice, ScaleArguments, UpArguments,
 };
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::output::{self, Table};
 
 pub mod awaited; // what is missing until a project is as its file asks for
@@ -44,7 +44,7 @@ struct Items<T> {
 /// # Errors
 /// When the file has mistakes, the server does not answer, or not all is ready in time.
 pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyhow::Result<ExitCode> {
-    let project = read(&arguments.project, arguments.runtime)?;
+    let project = read_known(client, &arguments.project, arguments.runtime).await?;
     let plan = dry_run(client, &project).await?;
     print_plan(output, &plan)?;
     if !plan.steps.is_empty() && !confirmed("Do this?", arguments.yes)? {
@@ -136,11 +136,55 @@ pub async fn ps(client: &Client, output: Output, arguments: PsArguments) -> anyh
 /// # Errors
 /// When the file has mistakes, or the server does not answer.
 pub async fn plan(client: &Client, output: Output, arguments: PlanArguments) -> anyhow::Result<ExitCode> {
-    let project = read(&arguments.project, arguments.runtime)?;
+    let project = read_known(client, &arguments.project, arguments.runtime).await?;
     let plan = dry_run(client, &project).await?;
     print_plan(output, &plan)?;
     let changes = !plan.steps.is_empty() || !plan.not_taken.is_empty();
     Ok(if arguments.exit_code && changes { ExitCode::from(2) } else { ExitCode::SUCCESS })
+}
+
+/// Reads the Compose file that the arguments mean. Without `--runtime` a project that is known keeps the one it was brought up with.
+async fn read_known(client: &Client, arguments: &ProjectArguments, runtime: RuntimeChoice) -> anyhow::Result<Project> {
+    let plain = read(arguments, runtime);
+    if runtime != RuntimeChoice::Auto {
+        return plain;
+    }
+    let Ok(name) = name_of(arguments) else { return plain };
+    let known = known_runtimes(client, &name).await?;
+    let differs = |project: &Project| {
+        project
+            .services
+            .iter()
+            .any(|(name, service)| known.get(name.as_str()).is_some_and(|was| *was != service.runtime))
+    };
+    if known.values().all(|kind| *kind == RuntimeKind::Docker) || plain.as_ref().is_ok_and(|plain| !differs(plain)) {
+        return plain;
+    }
+    let project = read(arguments, RuntimeChoice::Process)?;
+    if differs(&project) {
+        return plain;
+    }
+    // Where a new one is to run is nobody's to guess: what was meant for an image may do anything on this host.
+    if let Some(new) = project.services.keys().find(|name| !known.contains_key(name.as_str())) {
+        bail!(
+            "{name} was brought up with --runtime process, and {new} is new in it; --runtime says where it is to run"
+        );
+    }
+    Ok(project)
+}
+
+/// Where the services of a project that was brought up run; empty for one that nobody knows.
+async fn known_runtimes(client: &Client, project: &str) -> anyhow::Result<BTreeMap<String, RuntimeKind>> {
+    let found: Value = match client.get(&format!("/v1/projects/{project}")).await {
+        Ok(found) => found,
+        Err(ClientError::Refused { status: http::StatusCode::NOT_FOUND, .. }) => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error.into()),
+    };
+    let services = found["item"]["project"]["services"].as_object().into_iter().flatten();
+    let kind = |(name, service): (&String, &Value)| {
+        Some((name.clone(), serde_json::from_value(service["runtime"].clone()).ok()?))
+    };
+    Ok(services.filter_map(kind).collect())
 }
 
 /// Reads the Compose file that the arguments mean, with the `.env` file beside it.
@@ -194,7 +238,11 @@ fn file_of(arguments: &ProjectArguments) -> anyhow::Result<PathBuf> {
 fn name_of(arguments: &ProjectArguments) -> anyhow::Result<String> {
     match &arguments.project {
         Some(name) => Ok(name.clone()),
-        None => Ok(read(arguments, RuntimeChoice::Auto)?.name.to_string()),
+        None => {
+            // A file that was brought up with `--runtime process` need not make sense without.
+            let plain = read(arguments, RuntimeChoice::Auto);
+            Ok(plain.or_else(|error| read(arguments, RuntimeChoice::Process).map_err(|_| error))?.name.to_string())
+        }
     }
 }
 
