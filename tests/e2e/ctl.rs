@@ -105,6 +105,55 @@ fn up_waits_for_what_the_file_asks_for_now() {
     world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
 }
 
+fn a_project_on_processes_needs_no_runtime_said_twice() {
+    let world = World::start();
+    world.file("  web: { command: [sleep, '600'] }\n");
+    world.ctl(&["up", "-y", "--runtime", "process"]).expect(0, &["t: all 1 replicas are ready"]);
+    world.ctl(&["plan"]).expect(0, &["no changes"]);
+    world.ctl(&["scale", "web=2"]).expect(0, &["web=2 is asked for"]);
+    world.file("  web: { command: [sleep, '600'] }\n  new: { command: [sleep, '600'] }\n");
+    world.ctl(&["plan"]).expect(1, &["new is new in it", "--runtime"]);
+    world.ctl(&["down", "-y"]).expect(0, &["t: gone"]);
+}
+
+fn cleanup_removes_what_is_ours_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.txt"), "years").unwrap();
+    let state = folder.path().display().to_string();
+    let cleanup = ["cleanup", "-y", "--docker", "none", "--state-dir", &state];
+    let said = ctl(folder.path(), &cleanup);
+    said.expect(0, &["is left alone"]);
+    assert!(!said.text.contains("containers"), "{}", said.text);
+    assert!(folder.path().join("thesis.txt").exists());
+
+    let world = World::start();
+    let state = world.folder.path().join("state").display().to_string();
+    let said = ctl(folder.path(), &["cleanup", "-y", "--docker", "none", "--state-dir", &state]);
+    said.expect(1, &["is in use"]);
+    assert!(!said.text.contains("is removed"), "{}", said.text);
+}
+
+fn wrong_usage_is_2_and_a_closed_reader_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    for words in
+        [["--server", "foo", "ps"].as_slice(), &["scale", "web"], &["scale", "web=-1"], &["dev", "--docker", "foo"]]
+    {
+        assert_eq!(ctl(folder.path(), words).code, Some(2), "{words:?}");
+    }
+    let piped = format!("{} completion bash | head -1", binary("mesh-ctl").display());
+    let said = said(&Command::new("sh").args(["-c", &piped]).output().unwrap());
+    assert!(!said.text.contains("panicked"), "{}", said.text);
+}
+
 fn main() {
-    run(vec![trial("up_waits_for_what_the_file_asks_for_now", &[], up_waits_for_what_the_file_asks_for_now)]);
+    run(vec![
+        trial("up_waits_for_what_the_file_asks_for_now", &[], up_waits_for_what_the_file_asks_for_now),
+        trial(
+            "a_project_on_processes_needs_no_runtime_said_twice",
+            &[],
+            a_project_on_processes_needs_no_runtime_said_twice,
+        ),
+        trial("cleanup_removes_what_is_ours_alone", &[], cleanup_removes_what_is_ours_alone),
+        trial("wrong_usage_is_2_and_a_closed_reader_no_panic", &[], wrong_usage_is_2_and_a_closed_reader_no_panic),
+    ]);
 }
