@@ -123,7 +123,10 @@ fn command(variable: impl Fn(&str) -> Option<String>) -> Command {
         Some(matches!(value.as_str(), "" | "0" | "f" | "false" | "n" | "no" | "off"))
     };
     let off = SWITCHES.into_iter().filter(|(_, name)| is_off(name) == Some(true));
-    off.fold(Flags::command(), |command, (flag, _)| command.mut_arg(flag, |flag| flag.env(None::<&'static str>)))
+    // Empty is absent, as everywhere.
+    let absent = variable("MESH_XDS").is_some_and(|value| value.is_empty()).then_some("xds");
+    let left_out = off.map(|(flag, _)| flag).chain(absent);
+    left_out.fold(Flags::command(), |command, flag| command.mut_arg(flag, |flag| flag.env(None::<&'static str>)))
 }
 
 impl std::fmt::Display for HostPort {
@@ -164,6 +167,15 @@ mod tests {
             let command = command(|name| (name == "MESH_SIDECAR").then(|| value.to_owned()));
             let sidecar = command.get_arguments().find(|flag| flag.get_id() == "sidecar").unwrap();
             assert_eq!(sidecar.get_env().is_some(), is_left, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_names_no_control_plane() {
+        for (value, is_left) in [("", false), ("127.0.0.1:14010", true)] {
+            let command = command(|name| (name == "MESH_XDS").then(|| value.to_owned()));
+            let xds = command.get_arguments().find(|flag| flag.get_id() == "xds").unwrap();
+            assert_eq!(xds.get_env().is_some(), is_left, "{value:?}");
         }
     }
 
