@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use http::Method;
 use mesh_core::compose::{self, Overrides, Project};
 use mesh_core::model::replicas::{ReplicaStatus, RuntimeKind};
@@ -15,7 +15,7 @@ use mesh_core::telemetry::log;
 use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_discovery::provider::docker::client::Engine;
 use mesh_discovery::runtime::docker::{image_from_binary, sweep};
-use mesh_discovery::runtime::process;
+use mesh_discovery::runtime::{RuntimeError, process};
 use mesh_proxy::ambient::CaptureOptions;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -174,7 +174,10 @@ fn state_dir() -> anyhow::Result<PathBuf> {
 
 /// What a run that was killed left behind.
 async fn sweep_earlier(stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
-    let swept = process::sweep(state_dir).context("another demo seems to run; end it first")?;
+    let swept = process::sweep(state_dir).map_err(|error| match error {
+        RuntimeError::Refused { operation: "locking", .. } => anyhow!("another demo runs on this host; end it first"),
+        other => anyhow::Error::new(other).context("what an earlier run left cannot be swept up"),
+    })?;
     if !swept.is_empty() {
         say(format_args!("Swept up {} processes of an earlier run.", swept.len()));
     }

@@ -66,7 +66,7 @@ pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyh
 }
 
 /// # Errors
-/// When the server does not answer, knows no such project, or something is left in time.
+/// When the server does not answer, or something is left in time.
 pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<ExitCode> {
     let name = name_of(&arguments.project)?;
     let running = replicas(client, Some(&name)).await?;
@@ -76,7 +76,15 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
         return Ok(ExitCode::FAILURE);
     }
     let seen = newest_event(client).await?;
-    let _: Value = client.call(Method::DELETE, &format!("/v1/projects/{name}"), None::<&Value>).await?;
+    match client.call::<Value>(Method::DELETE, &format!("/v1/projects/{name}"), None::<&Value>).await {
+        Ok(_) => {}
+        // As it is after the first time.
+        Err(ClientError::Refused { status: http::StatusCode::NOT_FOUND, message }) => {
+            eprintln!("{name}: nothing to remove; {message}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(error.into()),
+    }
     let deadline = Instant::now() + arguments.wait_timeout;
     let left = |replicas: &[ReplicaStatus]| {
         let left = replicas.iter().filter(|replica| replica.managed);
@@ -323,7 +331,9 @@ fn print_plan(output: Output, plan: &Plan) -> anyhow::Result<()> {
         eprintln!("no changes: what runs is what the file asks for");
         return Ok(());
     }
-    output::print(output, &serde_json::to_value(plan)?, |_| {
+    let mut value = serde_json::to_value(plan)?;
+    value["apiVersion"] = "mesh/v1".into();
+    output::print(output, &value, |_| {
         let mut table = Table::new(&["ACTION", "REPLICA", "REASON"]);
         for step in &plan.steps {
             table.row([step.action.to_string(), step.replica.to_string(), step.reason.clone()]);
