@@ -72,18 +72,77 @@ async fn a_hangup_reads_again_what_lies_outside_the_folder() {
     assert_eq!(services(&soon(watch.changed()).await), ["second"]);
 }
 
+#[tokio::test]
+async fn a_folder_that_is_replaced_is_followed() {
+    let above = tempfile::tempdir().unwrap();
+    let folder = above.path().join("conf");
+    let path = folder.join("proxy.yaml");
+    fs::create_dir(&folder).unwrap();
+    fs::write(&path, with_service("first")).unwrap();
+    let mut watch = ConfigWatch::start(&path, load(&path).unwrap()).unwrap();
+    fs::create_dir(above.path().join("next")).unwrap();
+    fs::write(above.path().join("next/proxy.yaml"), with_service("second")).unwrap();
+    fs::rename(&folder, above.path().join("gone")).unwrap();
+    fs::rename(above.path().join("next"), &folder).unwrap();
+    assert_eq!(services(&soon(watch.changed()).await), ["second"]);
+    fs::write(&path, with_service("third")).unwrap();
+    assert_eq!(services(&soon(watch.changed()).await), ["third"]);
+}
+
 #[test]
-fn what_needs_a_restart_is_named_and_keeps_running_as_it_was() {
+fn only_what_happens_to_the_file_concerns_it() {
+    use notify::event::{AccessKind, CreateKind, Event, EventKind, ModifyKind};
+    let name = Some(OsStr::new("proxy.yaml"));
+    let changed = EventKind::Modify(ModifyKind::Any);
+    let rows = [
+        (changed, "/conf/proxy.yaml", true),
+        (EventKind::Create(CreateKind::Any), "/conf/proxy.yaml", true),
+        (EventKind::Access(AccessKind::Any), "/conf/proxy.yaml", false),
+        (changed, "/conf/..data", true),
+        (changed, "/conf/proxy.log", false),
+        (changed, "/conf/.proxy.yaml.swp", false),
+    ];
+    for (kind, path, expected) in rows {
+        assert_eq!(concerns(&Event::new(kind).add_path(path.into()), name), expected, "{kind:?} {path}");
+    }
+}
+
+#[test]
+fn the_same_mistake_is_told_once_and_again_only_when_asked() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("proxy.yaml");
     fs::write(&path, with_service("first")).unwrap();
-    let current = load(&path).unwrap();
-    assert_eq!(reread(&path, &current), Reread::Unchanged);
-    fs::write(&path, with_service("first").replace("workers: 1", "workers: 2\nadmin: { listen: 127.0.0.1:1 }"))
-        .unwrap();
-    let Reread::Changed { config, restart_needed } = reread(&path, &current) else { panic!("it is not seen") };
-    assert_eq!(restart_needed, ["workers", "admin.listen"]);
-    assert_eq!(*config, current);
+    let mut reader = Reader::new(load(&path).unwrap());
+    fs::write(&path, "listeners: 7").unwrap();
+    assert!(matches!(reader.reread(&path, false), Reread::Wrong(_)));
+    assert_eq!(reader.reread(&path, false), Reread::Unchanged);
+    assert!(matches!(reader.reread(&path, true), Reread::Wrong(_)));
+    fs::write(&path, "listeners: 8").unwrap();
+    assert!(matches!(reader.reread(&path, false), Reread::Wrong(_)), "another mistake is news");
+    fs::write(&path, with_service("first")).unwrap();
+    assert_eq!(reader.reread(&path, false), Reread::Unchanged, "it says what runs");
+}
+
+#[test]
+fn what_needs_a_restart_is_named_once_and_keeps_running_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("proxy.yaml");
+    fs::write(&path, with_service("first")).unwrap();
+    let mut reader = Reader::new(load(&path).unwrap());
+    assert_eq!(reader.reread(&path, false), Reread::Unchanged);
+    let other =
+        |service: &str| with_service(service).replace("workers: 1", "workers: 2\nadmin: { listen: 127.0.0.1:1 }");
+    fs::write(&path, other("first")).unwrap();
+    let restart_needed = vec!["workers", "admin.listen"];
+    // Nothing of it can be applied, so nothing is.
+    assert_eq!(reader.reread(&path, false), Reread::Changed { config: None, restart_needed: restart_needed.clone() });
+    assert_eq!(reader.reread(&path, false), Reread::Unchanged);
+    fs::write(&path, other("second")).unwrap();
+    let Reread::Changed { config: Some(config), restart_needed: named } = reader.reread(&path, false) else {
+        panic!("it is not seen")
+    };
+    assert_eq!((named, config.workers, services(&config)), (restart_needed, 1, vec!["second"]));
+    assert_eq!(reader.reread(&path, false), Reread::Unchanged);
     fs::remove_file(&path).unwrap();
-    assert!(matches!(reread(&path, &current), Reread::Wrong(_)));
+    assert!(matches!(reader.reread(&path, false), Reread::Wrong(_)));
 }
