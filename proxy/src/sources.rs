@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_core::model::resource::Resources;
-use mesh_core::task::ready::Readiness;
+use mesh_core::task::ready::{NotReady, Readiness};
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::config::Config;
-use crate::config::merge::{Clashes, merge};
+use crate::config::merge::{Clashes, Merged, merge};
 use crate::config::watch::{ConfigWatch, WatchError};
 use crate::dns::DnsClusters;
 use crate::error::chain;
@@ -95,7 +95,7 @@ impl Sources {
             None => (None, None),
         };
         let both = match (file, control) {
-            (Some(file), Some(control)) => follow_both(file, control, &mut tasks),
+            (Some(file), Some(control)) => follow_both(file, control, readiness, &mut tasks),
             (Some(one), None) | (None, Some(one)) => one,
             (None, None) => watch::channel(Arc::default()).1,
         };
@@ -129,10 +129,15 @@ fn hold_until_told(mut status: watch::Receiver<XdsStatus>, readiness: &Readiness
     }
 }
 
-/// Both together, again whenever one changes. While they clash, what was last without a clash stays.
-fn follow_both(mut file: Channel, mut control: Channel, tasks: &mut Vec<AbortHandle>) -> Channel {
-    let first = merged(&file.borrow_and_update(), &control.borrow_and_update());
-    let (sender, receiver) = watch::channel(first.unwrap_or_default());
+/// Both together, again whenever one changes.
+fn follow_both(
+    mut file: Channel,
+    mut control: Channel,
+    readiness: &Readiness,
+    tasks: &mut Vec<AbortHandle>,
+) -> Channel {
+    let mut both = Both { readiness: readiness.clone(), told: None, agreed: false, not_ready: None };
+    let (sender, receiver) = watch::channel(both.merged(&file.borrow_and_update(), &control.borrow_and_update()));
     let follow = async move {
         loop {
             let changed = tokio::select! {
@@ -142,16 +147,71 @@ fn follow_both(mut file: Channel, mut control: Channel, tasks: &mut Vec<AbortHan
             if changed.is_err() {
                 return;
             }
-            if let Some(both) = merged(&file.borrow_and_update(), &control.borrow_and_update()) {
-                sender.send_replace(both);
-            }
+            sender.send_replace(both.merged(&file.borrow_and_update(), &control.borrow_and_update()));
         }
     };
     tasks.push(tokio::spawn(follow).abort_handle());
     receiver
 }
 
-fn merged(file: &Resources, control: &Resources) -> Option<Arc<Resources>> {
-    let told = |clashes: Clashes| tracing::error!("{}; what was told before stays", chain(&clashes));
-    merge(file, control).map_err(told).map(Arc::new).ok()
+/// How a file and a control plane get on. A proxy that clashes with the control plane from its start does not become ready: its
+/// file is wrong, and shall not be rolled out. One that was right before stays ready: whoever adds a name to the control
+/// plane later must not take every proxy out that has it in a file.
+struct Both {
+    readiness: Readiness,
+    /// What was logged last, so that nothing is told twice.
+    told: Option<Clashes>,
+    /// The control plane said something once that did not clash.
+    agreed: bool,
+    not_ready: Option<NotReady>,
+}
+
+impl Both {
+    fn merged(&mut self, file: &Resources, control: &Resources) -> Arc<Resources> {
+        let Merged { resources, refused } = merge(file, control);
+        match &refused {
+            Some(clashes) => {
+                if self.told != refused {
+                    tracing::error!("{}", chain(clashes));
+                }
+                if !self.agreed && self.not_ready.is_none() {
+                    let part = "the file: it has names that the control plane has too (the log names them)";
+                    self.not_ready = Some(self.readiness.hold(part));
+                }
+            }
+            None => {
+                self.not_ready = None;
+                self.agreed |= *control != Resources::default();
+            }
+        }
+        self.told = refused;
+        Arc::new(resources)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn with_service(name: &str) -> Resources {
+        parse("proxy.yaml", &format!("services: {{ {name}: {{ endpoints: [] }} }}")).unwrap().resources
+    }
+
+    #[test]
+    fn a_clash_from_the_start_is_not_ready_and_a_later_one_is() {
+        let readiness = Readiness::default();
+        let new = || Both { readiness: readiness.clone(), told: None, agreed: false, not_ready: None };
+        let (a, b, nothing) = (with_service("a"), with_service("b"), Resources::default());
+        let mut both = new();
+        both.merged(&a, &nothing);
+        assert!(readiness.is_ready(), "there is nothing to clash with yet");
+        both.merged(&a, &a);
+        assert!(!readiness.is_ready());
+        let merged = both.merged(&a, &b);
+        assert!(readiness.is_ready(), "the clash is gone");
+        assert_eq!(merged.clusters.len(), 2);
+        both.merged(&a, &a);
+        assert!(readiness.is_ready(), "it was right before");
+    }
 }

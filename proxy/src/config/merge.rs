@@ -1,5 +1,6 @@
-//! A file and a control plane together: each says its own part, and a name that both use is a mistake, since neither may
-//! quietly win over the other.
+//! A file and a control plane together: each says its own part, and a name that both use is a mistake, which is told. The file
+//! keeps such a name, since somebody wrote it for this very proxy; what the control plane says of it is refused, and of
+//! nothing else.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::BTreeMap;
@@ -27,36 +28,48 @@ pub enum Kind {
     Assignment,
 }
 
+/// Both together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Merged {
+    pub resources: Resources,
+    /// What was refused of the control plane, if anything.
+    pub refused: Option<Clashes>,
+}
+
 /// Every clash.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the file and the control plane both have {}; rename it in the file", list(.clashes))]
+#[error("the file and the control plane both have {}; the file's stays; rename it in the file", list(.clashes))]
 pub struct Clashes {
     /// In order, never empty.
     pub clashes: Vec<Clash>,
 }
 
-/// Both together. Capture is the control plane's alone: a file has none.
-///
-/// # Errors
-/// [`Clashes`] with each name that both use.
-pub fn merge(file: &Resources, control: &Resources) -> Result<Resources, Clashes> {
+/// Both together, without what clashes of the control plane. Capture is the control plane's alone: a file has none.
+#[must_use]
+pub fn merge(file: &Resources, control: &Resources) -> Merged {
     let mut clashes = Vec::new();
-    let resources = Resources {
+    let mut resources = Resources {
         listeners: join(Kind::Listener, &file.listeners, &control.listeners, &mut clashes),
         routes: join(Kind::Routes, &file.routes, &control.routes, &mut clashes),
         clusters: join(Kind::Cluster, &file.clusters, &control.clusters, &mut clashes),
         assignments: join(Kind::Assignment, &file.assignments, &control.assignments, &mut clashes),
         capture: control.capture.clone().or_else(|| file.capture.clone()),
     };
+    // A cluster of the file whose endpoints are looked up by name has none here, and shall not get the other one's.
+    resources.assignments.retain(|name, _| file.assignments.contains_key(name) || !file.clusters.contains_key(name));
     let taken: BTreeMap<SocketAddr, &Arc<str>> =
         file.listeners.values().filter_map(|listener| Some((address(listener.bind)?, &listener.name))).collect();
-    for listener in control.listeners.values() {
+    for (name, listener) in &control.listeners {
         let address =
             address(listener.bind).filter(|address| taken.get(address).is_some_and(|name| **name != listener.name));
-        clashes.extend(address.map(|address| Clash { kind: Kind::Address, name: address.to_string().into() }));
+        let Some(address) = address else { continue };
+        clashes.push(Clash { kind: Kind::Address, name: address.to_string().into() });
+        if !file.listeners.contains_key(name) {
+            resources.listeners.remove(name);
+        }
     }
     clashes.sort();
-    if clashes.is_empty() { Ok(resources) } else { Err(Clashes { clashes }) }
+    Merged { resources, refused: (!clashes.is_empty()).then_some(Clashes { clashes }) }
 }
 
 fn join<T>(
@@ -67,7 +80,7 @@ fn join<T>(
 ) -> BTreeMap<Arc<str>, Arc<T>> {
     let both = file.keys().filter(|name| control.contains_key(*name));
     clashes.extend(both.map(|name| Clash { kind, name: Arc::clone(name) }));
-    file.iter().chain(control).map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
+    control.iter().chain(file).map(|(name, value)| (Arc::clone(name), Arc::clone(value))).collect()
 }
 
 /// The address a listener takes on this host; port 0 takes whatever is free.
@@ -111,18 +124,23 @@ mod tests {
 
     #[test]
     fn each_brings_its_own() {
-        let both = merge(&file("127.0.0.1:1", "a"), &file("127.0.0.1:2", "b")).unwrap();
+        let both = merge(&file("127.0.0.1:1", "a"), &file("127.0.0.1:2", "b"));
+        assert_eq!(both.refused, None);
+        let both = both.resources;
         assert_eq!(both.listeners.len(), 2);
         assert_eq!(both.clusters.keys().map(|name| &**name).collect::<Vec<_>>(), ["a", "b"]);
-        assert_eq!(merge(&both, &Resources::default()).unwrap(), both);
-        assert_eq!(merge(&Resources::default(), &both).unwrap(), both);
+        assert_eq!(merge(&both, &Resources::default()).resources, both);
+        assert_eq!(merge(&Resources::default(), &both).resources, both);
     }
 
     #[test]
     fn a_name_in_both_is_told() {
-        let error = merge(&file("127.0.0.1:1", "a"), &file("127.0.0.1:1", "a")).unwrap_err();
+        let error = merge(&file("127.0.0.1:1", "a"), &file("127.0.0.1:1", "a")).refused.unwrap();
         let all = "a listener named 127.0.0.1:1, a route table named a, a cluster named a, endpoints for a";
-        assert_eq!(error.to_string(), format!("the file and the control plane both have {all}; rename it in the file"));
+        assert_eq!(
+            error.to_string(),
+            format!("the file and the control plane both have {all}; the file's stays; rename it in the file")
+        );
     }
 
     #[test]
@@ -131,11 +149,28 @@ mod tests {
         let (_, mut listener) = control.listeners.pop_first().unwrap();
         Arc::make_mut(&mut listener).name = "web".into();
         control.listeners.insert("web".into(), Arc::clone(&listener));
-        let error = merge(&file("127.0.0.1:1", "a"), &control).unwrap_err();
+        let error = merge(&file("127.0.0.1:1", "a"), &control);
+        assert_eq!(error.resources.listeners.keys().map(|name| &**name).collect::<Vec<_>>(), ["127.0.0.1:1"]);
+        assert!(error.resources.clusters.contains_key("b"), "the cluster is not what clashes");
+        let error = error.refused.unwrap();
         assert_eq!(error.clashes, [Clash { kind: Kind::Address, name: "127.0.0.1:1".into() }]);
         Arc::make_mut(&mut listener).bind = Bind::Captured("127.0.0.1:1".parse().unwrap());
         control.listeners.insert("web".into(), listener);
-        assert!(merge(&file("127.0.0.1:1", "a"), &control).is_ok());
-        assert!(merge(&file("127.0.0.1:0", "a"), &file("127.0.0.1:0", "b")).is_err(), "both named 127.0.0.1:0");
+        assert!(merge(&file("127.0.0.1:1", "a"), &control).refused.is_none());
+        assert!(
+            merge(&file("127.0.0.1:0", "a"), &file("127.0.0.1:0", "b")).refused.is_some(),
+            "both named 127.0.0.1:0"
+        );
+    }
+
+    #[test]
+    fn the_file_keeps_a_name_that_both_use_and_nothing_else_is_lost() {
+        let own = file("127.0.0.1:1", "a");
+        let control = merge(&file("127.0.0.1:2", "a"), &file("127.0.0.1:3", "b")).resources;
+        let Merged { resources, refused } = merge(&own, &control);
+        assert!(refused.is_some());
+        assert!(Arc::ptr_eq(&resources.clusters["a"], &own.clusters["a"]), "the file's stays");
+        assert_eq!(resources.listeners.len(), 3);
+        assert!(resources.clusters.contains_key("b") && resources.assignments.contains_key("b"));
     }
 }
