@@ -41,7 +41,7 @@ fn start(flags: &Flags) -> anyhow::Result<()> {
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    runtime.block_on(run(flags, flags.over(config)))
+    runtime.block_on(run(flags, config))
 }
 
 /// Every listener whose certificates, keys and authorities make no TLS server.
@@ -54,10 +54,14 @@ fn check_certificates(config: &Config) -> anyhow::Result<()> {
     if wrong.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{}", wrong.join("\n"))) }
 }
 
-async fn run(flags: &Flags, config: Config) -> anyhow::Result<()> {
+async fn run(flags: &Flags, file: Config) -> anyhow::Result<()> {
+    // Who has no file to read again is not ended by it: whoever reloads all proxies of a host sends it to this one as well.
+    let _hangup = signal(SignalKind::hangup()).context("SIGHUP cannot be listened to")?;
     let readiness = Readiness::default();
+    let config = flags.over(file.clone());
     let sources = Sources {
-        file: flags.config.clone().map(|path| (path, config.clone())),
+        // What the file itself says: a flag is no change of it.
+        file: flags.config.clone().map(|path| (path, file)),
         control: flags.xds.as_ref().map(|server| control_plane(flags, server)),
     };
     let mut told = sources.start(&readiness)?;

@@ -84,7 +84,7 @@ struct WatchedFolder {
     _watcher: RecommendedWatcher,
 }
 
-/// What was read of the file, and what runs.
+/// What was read of the file, and what of it runs.
 #[derive(Debug)]
 pub struct Reader {
     current: Config,
@@ -92,7 +92,7 @@ pub struct Reader {
 }
 
 impl ConfigWatch {
-    /// Watches `path`, of which `current` was read.
+    /// Watches `path`, of which `current` was read, without what the command line says over it.
     ///
     /// # Errors
     /// [`WatchError`] when its folder cannot be watched, or the signal not be listened to.
@@ -221,12 +221,17 @@ impl Reader {
         }
     }
 
-    /// What of `config` can be applied: threads and the admin address stay until a restart.
+    /// What of `config` can be applied: threads, the admin address and the access log stay until a restart.
     fn compare(&mut self, config: Config) -> Reread {
         let current = &self.current;
-        let keys = [("workers", config.workers != current.workers), ("admin.listen", config.admin != current.admin)];
+        let keys = [
+            ("workers", config.workers != current.workers),
+            ("admin.listen", config.admin != current.admin),
+            ("access_log", config.access_log != current.access_log),
+        ];
         let restart_needed: Vec<_> = keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect();
-        let config = Config { workers: current.workers, admin: current.admin, ..config };
+        let Config { workers, admin, access_log, .. } = *current;
+        let config = Config { workers, admin, access_log, ..config };
         if config != *current {
             self.current = config.clone();
             return Reread::Changed { config: Some(Box::new(config)), restart_needed };

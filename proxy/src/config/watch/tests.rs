@@ -130,10 +130,11 @@ fn what_needs_a_restart_is_named_once_and_keeps_running_as_it_was() {
     fs::write(&path, with_service("first")).unwrap();
     let mut reader = Reader::new(load(&path).unwrap());
     assert_eq!(reader.reread(&path, false), Reread::Unchanged);
-    let other =
-        |service: &str| with_service(service).replace("workers: 1", "workers: 2\nadmin: { listen: 127.0.0.1:1 }");
+    let other = |service: &str| {
+        with_service(service).replace("workers: 1", "workers: 2\nadmin: { listen: 127.0.0.1:1 }\naccess_log: true")
+    };
     fs::write(&path, other("first")).unwrap();
-    let restart_needed = vec!["workers", "admin.listen"];
+    let restart_needed = vec!["workers", "admin.listen", "access_log"];
     // Nothing of it can be applied, so nothing is.
     assert_eq!(reader.reread(&path, false), Reread::Changed { config: None, restart_needed: restart_needed.clone() });
     assert_eq!(reader.reread(&path, false), Reread::Unchanged);
