@@ -49,12 +49,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
+    /// Listened to so that it does not end us: there is nothing to read again, the file is looked at all the time.
+    _hangup: Signal,
 }
 
 impl StopSignals {
     fn listen() -> anyhow::Result<Self> {
         let handler = |kind| signal(kind).context("signals cannot be handled");
-        Ok(Self { terminate: handler(SignalKind::terminate())?, interrupt: handler(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            _hangup: handler(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
