@@ -3,7 +3,7 @@
 use super::client::{Client, get, post};
 use super::frame::{code, data, flag, headers, kind, window_update};
 use super::hpack::{self, block};
-use super::table::{Row, Scenario, Wanted, answered, connection, malformed, posting, row};
+use super::table::{Row, Scenario, answered, connection, malformed, posting, row};
 use crate::world::World;
 
 const END: u8 = flag::END_STREAM;
