@@ -235,11 +235,12 @@ impl Planner {
                 .map(|unit| unit.spec.id.to_string())
                 .collect();
             let most = self.wanted_max[name].max(service.replicas) as usize;
-            assert!(staying.len() <= most, "{sky}: {most} of {name} wanted, and there are {staying:?}");
+            // And one successor, beside the one that goes when it is ready.
+            assert!(staying.len() <= most + 1, "{sky}: {most} of {name} wanted, and there are {staying:?}");
             let under_way = self.steps.iter().chain(&self.again).any(|one| one.work.step.replica.service == *name);
             if !under_way && engine.ordered(name).next().is_none() {
                 // Those that are too many now may stay until the next look.
-                self.wanted_max.insert(name.clone(), service.replicas.max(staying.len() as u32));
+                self.wanted_max.insert(name.clone(), service.replicas.max(staying.len().min(most) as u32));
             }
         }
     }
