@@ -2,17 +2,13 @@
 //! script says.
 
 use std::io::Read;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::client::Delivery;
+use crate::watched::{Watched, is_drained, listen};
 use crate::wire::{self, Progress, Request, shown};
-use crate::world::DEADLINE;
 
 /// What the origin does on a connection.
 #[derive(Debug, Clone)]
@@ -62,11 +58,7 @@ pub struct Log {
     over: bool,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    log: Mutex<Log>,
-    changed: Condvar,
-}
+type Shared = Watched<Log>;
 
 /// The origin; it ends when dropped.
 #[derive(Debug)]
@@ -77,12 +69,8 @@ pub struct Backend {
 
 impl Backend {
     pub fn start(scripts: Vec<Script>, delivery: Delivery) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Whoever comes faster than the test accepts has to wait, not to try again in a second.
-        socket2::SockRef::from(&listener).listen(4096).unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared =
-            Arc::new(Shared { log: Mutex::new(Log { scripts, delivery, ..Log::default() }), ..Shared::default() });
+        let (listener, address) = listen();
+        let shared = Arc::new(Shared::new(Log { scripts, delivery, ..Log::default() }));
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -103,7 +91,7 @@ impl Backend {
                     shared.serve(number, &stream);
                     drop(stream);
                     shared.log().connections[number].left = true;
-                    shared.changed.notify_all();
+                    shared.tell();
                 });
             }
         });
@@ -111,17 +99,8 @@ impl Backend {
     }
 
     /// Waits until `look` finds something.
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&Log) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        let mut log = self.shared.log();
-        loop {
-            if let Some(found) = look(&log) {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(left > Duration::ZERO, "the origin waited for {what} in vain: {:?}", log.connections);
-            log = self.shared.changed.wait_timeout(log, left).unwrap().0;
-        }
+    pub fn wait<T>(&self, what: &str, look: impl FnMut(&Log) -> Option<T>) -> T {
+        self.shared.wait(what, look, |log| format!("{:?}", log.connections))
     }
 
     /// The number of the connection on which a request for `target` has begun.
@@ -202,9 +181,7 @@ impl Connection {
     }
 
     fn is_drained(&self) -> bool {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.ended) else { return true };
-        let peeked = recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT);
-        peeked == Err(Errno::EAGAIN)
+        self.stream.as_ref().filter(|_| !self.ended).is_none_or(|stream| is_drained(stream))
     }
 
     /// Reads on; which requests became whole, and which has begun.
@@ -230,10 +207,6 @@ impl Connection {
 }
 
 impl Shared {
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
     fn serve(&self, number: usize, mut stream: &TcpStream) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -262,7 +235,7 @@ impl Shared {
             }
             let broken = connection.broken.is_some();
             drop(log);
-            self.changed.notify_all();
+            self.tell();
             acts.iter().for_each(|act| self.perform(number, stream, act));
             if broken {
                 // Nobody is to wait for an answer to it.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
 mod wire; // what a message is, to the letter
+mod watched; // what threads write down, and a test waits for
 mod backend; // an origin that keeps every byte
 mod client; // a client that sends what it is given
 mod world; // one proxy between both

@@ -229,14 +229,16 @@ impl Planner {
                 let ordered = engine.ordered(name).any(|order| matches!(order, Order::Stop(one) if one == unit));
                 planned || ordered
             };
-            let staying: Vec<_> = engine
-                .staying(&id)
-                .filter(|unit| !leaves(&unit.id.unit))
-                .map(|unit| unit.spec.id.to_string())
-                .collect();
+            let staying: Vec<_> = engine.staying(&id).filter(|unit| !leaves(&unit.id.unit)).collect();
             let most = self.wanted_max[name].max(service.replicas) as usize;
-            // And one successor, beside the one that goes when it is ready.
-            assert!(staying.len() <= most + 1, "{sky}: {most} of {name} wanted, and there are {staying:?}");
+            // A successor stands beside the one that goes when it is ready.
+            let hash = config_hash(project, service);
+            let successors = usize::from(staying.iter().any(|unit| unit.spec.config_hash != hash));
+            assert!(
+                staying.len() <= most + successors,
+                "{sky}: {most} of {name} wanted, and there are {:?}",
+                staying.iter().map(|unit| unit.spec.id.to_string()).collect::<Vec<_>>()
+            );
             let under_way = self.steps.iter().chain(&self.again).any(|one| one.work.step.replica.service == *name);
             if !under_way && engine.ordered(name).next().is_none() {
                 // Those that are too many now may stay until the next look.

@@ -4,7 +4,7 @@
 use memchr::memchr2;
 use thiserror::Error;
 
-use super::field_line::{Whitespace, field_lines};
+use super::field_line::{Whitespace, field_lines, white_space};
 use super::head::{BadHead, HeadLimits, is_token};
 use crate::message::fields::{Fields, Marks};
 use crate::message::name::Name;
@@ -212,8 +212,7 @@ fn quoted(text: &[u8]) -> Option<usize> {
 }
 
 fn trimmed_start(text: &[u8]) -> &[u8] {
-    let spaces = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-    &text[spaces..]
+    &text[white_space(text)..]
 }
 
 /// How long the trailers are with the empty line that ends them; none while that is not there.

@@ -2,7 +2,7 @@
 //! no control character.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
-use super::head::{BadHead, HeadLimits, is_token};
+use super::head::{BadHead, HeadLimits, is_token, malformed};
 use crate::message::fields::{Marks, Span};
 use crate::message::name::Name;
 
@@ -11,10 +11,6 @@ use crate::message::name::Name;
 pub(super) enum Whitespace {
     Refused,
     TakenOut,
-}
-
-const fn malformed<T>(problem: &'static str) -> Result<T, BadHead> {
-    Err(BadHead::Malformed { problem })
 }
 
 /// Field lines from `at` on, up to the empty line that ends them; where that ends.
@@ -82,7 +78,8 @@ fn is_white_space(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-fn white_space(text: &[u8]) -> usize {
+/// How many bytes of it `text` begins with.
+pub(super) fn white_space(text: &[u8]) -> usize {
     text.iter().take_while(|byte| is_white_space(**byte)).count()
 }
 

@@ -3,7 +3,7 @@
 
 use http::{Method, StatusCode, Version};
 
-use super::head::BadHead;
+use super::head::{BadHead, malformed};
 use crate::message::fields::Fields;
 use crate::message::name::Name;
 use crate::message::{RequestHead, ResponseHead};
@@ -18,10 +18,6 @@ pub enum Length {
     Chunked,
     /// A response may go on until its connection ends.
     UntilClose,
-}
-
-const fn malformed<T>(problem: &'static str) -> Result<T, BadHead> {
-    Err(BadHead::Malformed { problem })
 }
 
 /// Of a request.

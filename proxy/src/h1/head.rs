@@ -61,7 +61,7 @@ pub struct Scan {
     looked_at: usize,
 }
 
-const fn malformed<T>(problem: &'static str) -> Result<T, BadHead> {
+pub(super) const fn malformed<T>(problem: &'static str) -> Result<T, BadHead> {
     Err(BadHead::Malformed { problem })
 }
 

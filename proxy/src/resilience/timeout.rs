@@ -82,17 +82,6 @@ impl Deadlines {
     pub fn expired(&self, now: Instant) -> bool {
         self.request.is_some_and(|request| request <= now)
     }
-
-    /// Brings the request's deadline forward, where the caller asked for less (`grpc-timeout`).
-    #[must_use]
-    pub fn at_most(self, timeout: Duration, now: Instant) -> Self {
-        let asked = now.checked_add(timeout);
-        let request = match (self.request, asked) {
-            (Some(own), Some(asked)) => Some(own.min(asked)),
-            (own, asked) => own.or(asked),
-        };
-        Self { request, ..self }
-    }
 }
 
 #[cfg(test)]
@@ -113,8 +102,6 @@ mod tests {
         assert_eq!(deadlines.connect(now), after(1000));
         assert_eq!(deadlines.connect(after(1200)), after(1500));
         assert!(!deadlines.expired(after(1499)) && deadlines.expired(after(1500)));
-        assert_eq!(deadlines.at_most(Duration::from_millis(200), now).response_head(), Some(after(200)));
-        assert_eq!(deadlines.at_most(Duration::from_secs(9), now).response_head(), Some(after(1500)));
     }
 
     #[test]

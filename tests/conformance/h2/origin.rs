@@ -1,17 +1,14 @@
 //! An h2 origin behind the proxy: it reads strictly what it is sent, and answers as the test says.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
 
 use super::frame::{self, code, flag, setting};
 use super::heard::{Heard, Said, Speaker};
 use super::hpack;
+use crate::watched::{Watched, is_drained, listen};
 use crate::world::DEADLINE;
 
 /// What begins so is answered by the test.
@@ -48,11 +45,7 @@ pub struct Log {
     over: bool,
 }
 
-#[derive(Debug, Default)]
-struct Shared {
-    log: Mutex<Log>,
-    changed: Condvar,
-}
+type Shared = Watched<Log>;
 
 /// It ends when dropped.
 #[derive(Debug)]
@@ -70,10 +63,7 @@ pub struct Place {
 
 impl Origin {
     pub fn start(manners: Manners) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Whoever comes faster than the test accepts has to wait, not to try again in a second.
-        socket2::SockRef::from(&listener).listen(4096).unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen();
         let shared = Arc::new(Shared::default());
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -98,7 +88,7 @@ impl Origin {
                     shared.serve(number, &stream, &manners);
                     drop(stream);
                     shared.log().connections[number].left = true;
-                    shared.changed.notify_all();
+                    shared.tell();
                 });
             }
         });
@@ -106,18 +96,11 @@ impl Origin {
     }
 
     /// Waits until `look` finds something.
-    pub fn wait<T>(&self, what: &str, mut look: impl FnMut(&Log) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        let mut log = self.shared.log();
-        loop {
-            if let Some(found) = look(&log) {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            let frames: Vec<_> = log.connections.iter().map(|one| (&one.heard.frames, &one.heard.broken)).collect();
-            assert!(left > Duration::ZERO, "the origin waited for {what} in vain: {frames:?}");
-            log = self.shared.changed.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+    pub fn wait<T>(&self, what: &str, look: impl FnMut(&Log) -> Option<T>) -> T {
+        self.shared.wait(what, look, |log| {
+            let frames = log.connections.iter().map(|one| (&one.heard.frames, &one.heard.broken));
+            format!("{:?}", frames.collect::<Vec<_>>())
+        })
     }
 
     /// Where the head of a request for `path` has come.
@@ -272,8 +255,7 @@ impl Log {
 
 impl Connection {
     fn is_drained(&self) -> bool {
-        let Some(stream) = self.stream.as_ref().filter(|_| !self.heard.ended) else { return true };
-        recv(stream.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) == Err(Errno::EAGAIN)
+        self.stream.as_ref().filter(|_| !self.heard.ended).is_none_or(|stream| is_drained(stream))
     }
 
     /// Answers to requests that became whole.
@@ -290,10 +272,6 @@ impl Connection {
 }
 
 impl Shared {
-    fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn serve(&self, number: usize, mut stream: &TcpStream, manners: &Manners) {
         let mut buffer = vec![0; 64 * 1024];
         loop {
@@ -314,7 +292,7 @@ impl Shared {
                 out.extend(frame::goaway(0, code::PROTOCOL_ERROR));
             }
             drop(log);
-            self.changed.notify_all();
+            self.tell();
             // The proxy may have ended it.
             let _ = stream.write_all(&out);
             if length == 0 {
