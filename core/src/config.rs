@@ -6,5 +6,6 @@ pub mod timestamp; // 2024-05-01T10:00:00Z
 pub mod size; // 64KiB
 pub mod percent; // 20%
 pub mod problem; // a mistake, and the list of them
+pub mod followed; // when a file is worth reading again
 pub mod section; // one mapping of a YAML file, read key by key
 pub mod suggest; // did you mean

@@ -40,6 +40,9 @@ services:
     image: ${IMAGE}
     command: [call, new, "http://web:8080"]
     depends_on: [web]
+  portless:
+    image: ${IMAGE}
+    command: [serve]
 "#;
 
 /// A mesh over all containers of this host.
@@ -57,18 +60,27 @@ impl Dev {
         Self { daemon, state }
     }
 
-    /// What `mesh-ctl get endpoints` says of a project's service: the state by container name.
-    fn state_of(&self, container: &str) -> Option<String> {
+    /// What `mesh-ctl get` says.
+    fn get(&self, resource: &str) -> Option<Vec<Value>> {
         let line = self.daemon.wait_for_log("API http://");
         let server = line.split("API ").nth(1)?.split(',').next()?.to_owned();
-        let arguments = ["get", "endpoints", "-o", "json", "--server", &server];
+        let arguments = ["get", resource, "-o", "json", "--server", &server];
         let output = Command::new(binary("mesh-ctl")).args(arguments).output().unwrap();
         let value: Value = serde_json::from_slice(&output.stdout).ok()?;
-        let found = value["items"]
-            .as_array()?
-            .iter()
-            .find(|one| one["id"].as_str().is_some_and(|id| id.starts_with(container)));
+        value["items"].as_array().cloned()
+    }
+
+    /// The state of the endpoint in a container.
+    fn state_of(&self, container: &str) -> Option<String> {
+        let endpoints = self.get("endpoints")?;
+        let found = endpoints.iter().find(|one| one["id"].as_str().is_some_and(|id| id.starts_with(container)));
         Some(found?["state"].as_str()?.to_owned())
+    }
+
+    fn virtual_ip_of(&self, service: &str) -> Option<String> {
+        let services = self.get("services")?;
+        let found = services.iter().find(|one| one["name"] == service);
+        Some(found?["virtual_ip"].as_str()?.to_owned())
     }
 }
 
@@ -128,6 +140,13 @@ fn a_project_that_knows_nothing_is_meshed() {
         let answer = docker(&["exec", &project.replica("kept"), "/app", "get", &address, "/"]);
         assert_eq!(answer.trim(), format!("200 {}", replicas[1]));
     }
+
+    // A service that names no port has whichever is dialled.
+    let portless = dev.virtual_ip_of("portless").unwrap();
+    let get = |port: u16| {
+        docker(&["exec", &project.replica("kept"), "/app", "get", &format!("http://{portless}:{port}"), "/"])
+    };
+    assert_eq!(get(8080).trim(), format!("200 {}", project.replica("portless")));
 
     // An unhealthy one gets none.
     docker(&["start", &replicas[2]]);

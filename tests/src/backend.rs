@@ -22,14 +22,19 @@ struct State {
     calls: AtomicU64,
 }
 
-/// One service on one address, HTTP/1.1 and h2c, in a thread of its own; it ends when dropped, with all its connections.
+/// One service on one address, HTTP/1.1 and h2c; it ends when dropped, with all its connections.
 #[derive(Debug)]
 pub struct Backend {
     address: SocketAddr,
     state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    /// Shared by those that were started together.
+    _thread: Arc<Thread>,
 }
+
+/// Ends when all of its services have.
+#[derive(Debug)]
+struct Thread(Option<std::thread::JoinHandle<()>>);
 
 impl Backend {
     /// Listens on `address` (port 0: any) and answers `name` to every request, with the request's body behind it.
@@ -38,22 +43,37 @@ impl Backend {
     /// When the address is taken.
     #[must_use]
     pub fn start(name: &str, address: SocketAddr) -> Self {
-        let listener = std::net::TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
-        listener.set_nonblocking(true).expect("a socket can be made non-blocking");
-        let address = listener.local_addr().expect("a bound socket has an address");
-        let state = Arc::new(State { name: name.to_owned(), status: AtomicU16::new(200), calls: AtomicU64::new(0) });
-        let (stop, stopped) = oneshot::channel();
-        let shared = state.clone();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
-            runtime.block_on(async {
+        Self::start_together(&[(name, address)]).remove(0)
+    }
+
+    /// Several in one thread: whatever else the machine does, none of them is faster than another.
+    ///
+    /// # Panics
+    /// When an address is taken.
+    #[must_use]
+    pub fn start_together(services: &[(&str, SocketAddr)]) -> Vec<Self> {
+        let (mut begun, mut serving) = (Vec::new(), Vec::new());
+        for (name, address) in services {
+            let listener = std::net::TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+            listener.set_nonblocking(true).expect("a socket can be made non-blocking");
+            let address = listener.local_addr().expect("a bound socket has an address");
+            let state = State { name: (*name).to_owned(), status: AtomicU16::new(200), calls: AtomicU64::new(0) };
+            let (state, (stop, stopped)) = (Arc::new(state), oneshot::channel::<()>());
+            begun.push((address, Arc::clone(&state), stop));
+            serving.push(async move {
                 tokio::select! {
-                    () = serve(listener, shared) => (),
+                    () = serve(listener, state) => (),
                     _ = stopped => (),
                 }
             });
+        }
+        let thread = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime starts");
+            runtime.block_on(futures_util::future::join_all(serving));
         });
-        Self { address, state, stop: Some(stop), thread: Some(thread) }
+        let thread = Arc::new(Thread(Some(thread)));
+        let backend = |(address, state, stop)| Self { address, state, stop: Some(stop), _thread: Arc::clone(&thread) };
+        begun.into_iter().map(backend).collect()
     }
 
     #[must_use]
@@ -76,7 +96,12 @@ impl Backend {
 impl Drop for Backend {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
             // A panic in it was printed where it happened.
             let _ = thread.join();
         }

@@ -22,7 +22,8 @@ pub struct Document {
 }
 
 impl Document {
-    /// Parses `text` as YAML 1.1 with one mapping at its root; an empty file is an empty mapping.
+    /// Parses `text` as YAML 1.1 with one mapping at its root. An empty file is a mistake, or about to be written: `{}` is how
+    /// nothing is said.
     ///
     /// # Errors
     /// One [`Problem`] with the line and column when it is no YAML or its root is no mapping.
@@ -30,6 +31,9 @@ impl Document {
         let origin = origin.into();
         let root: Value = serde_yaml::from_str(text)
             .map_err(|error| Problems::one(origin.clone(), "(file)", None, format!("is not valid YAML: {error}")))?;
+        if root.is_null() {
+            return Err(Problems::one(origin, "(file)", None, "is empty; {} is how a file says nothing on purpose"));
+        }
         Self::of(origin, root)
     }
 
@@ -341,6 +345,9 @@ services:
     fn what_is_no_mapping_is_told_at_once() {
         assert!(Document::parse("f", "- a").unwrap_err().to_string().contains("a mapping"));
         assert!(Document::parse("f", "a: [").unwrap_err().to_string().contains("not valid YAML"));
-        assert!(Document::parse("f", "").unwrap().root().keys().is_empty());
+        assert!(Document::parse("f", "{}").unwrap().root().keys().is_empty());
+        for empty in ["", "# nothing\n", "---\n", "~"] {
+            assert!(Document::parse("f", empty).unwrap_err().to_string().contains("is empty"), "{empty:?}");
+        }
     }
 }

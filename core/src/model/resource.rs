@@ -29,6 +29,10 @@ pub struct Resources {
     pub capture: Option<Arc<CaptureMap>>,
 }
 
+/// In a captured listener: whatever port of its virtual IP is dialled and no other listener has. In a target: the port that was
+/// dialled. For services of which nobody has said a port.
+pub const ANY_PORT: u16 = 0;
+
 /// Where a listener's connections come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,7 +41,7 @@ pub enum Bind {
     Address(SocketAddr),
     /// The one captured connections are redirected to; it hands them on by where they were going.
     OriginalDestination(SocketAddr),
-    /// Reached through the original-destination listener only: a virtual IP and port.
+    /// Reached through the original-destination listener only: a virtual IP and port, which may be [`ANY_PORT`].
     Captured(SocketAddr),
     /// Not a socket at all: what `xds:///NAME` clients ask for by name.
     Api,

@@ -4,18 +4,15 @@
 pub mod parse; // text to observation (pure)
 pub mod metrics; // how often it was read, and with what outcome
 
-use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mesh_core::config::followed::FollowedFile;
 use mesh_core::config::problem::Problems;
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::task::drain::Drain;
-use notify::{RecursiveMode, Watcher};
 use thiserror::Error;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Observation, ObservationSender, ProviderName, Sight};
 pub use metrics::Metrics;
@@ -25,9 +22,6 @@ pub const NAME: ProviderName = "file";
 
 /// Read again this often whatever the watch says: it does not see the other end of a symbolic link, nor network file systems.
 pub const POLL_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Editors write in several steps; a change is looked at once they have been quiet for this long.
-const SETTLE: Duration = Duration::from_millis(30);
 
 /// Larger files are refused: they are no list written by a person.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -67,18 +61,12 @@ impl FileProvider {
 
     /// Reads, sends, and reads again on every change, until the drain or until nobody listens.
     pub async fn run(mut self, observations: ObservationSender, mut drain: Drain) {
-        let (hint, mut hints) = mpsc::channel(1);
-        // Held for as long as we run; without it the poll still finds every change.
-        let _watcher = watch(&self.path, hint.clone());
-        let mut poll = interval(POLL_INTERVAL);
-        poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut file = FollowedFile::follow(&self.path, POLL_INTERVAL);
         loop {
             tokio::select! {
                 () = drain.started() => return,
-                _ = poll.tick() => {}
-                _ = hints.recv() => sleep_until(Instant::now() + SETTLE).await,
+                _ = file.changed() => {}
             }
-            while hints.try_recv().is_ok() {}
             if let Some(observation) = self.read_again().await
                 && observations.send((NAME, observation)).await.is_err()
             {
@@ -133,45 +121,6 @@ async fn read(path: &Path) -> Result<String, FileError> {
         return Err(FileError::TooLarge { path: path.to_owned(), bytes });
     }
     tokio::fs::read_to_string(path).await.map_err(failed)
-}
-
-/// Watches the folder, not the file: editors and config managers put a new file in its place, and a watch on the old one
-/// would see nothing more.
-fn watch(path: &Path, hint: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let name = path.file_name().map(OsStr::to_owned);
-    let on_event = move |event: notify::Result<notify::Event>| {
-        // Reading the file is an event too, and must not make us read it.
-        let relevant = event.as_ref().is_ok_and(|event| !event.kind.is_access() && concerns(event, name.as_deref()));
-        if relevant || event.is_err() {
-            // A full queue holds a hint already.
-            let _ = hint.try_send(());
-        }
-    };
-    let watcher = notify::recommended_watcher(on_event).and_then(|mut watcher| {
-        watcher.watch(&folder, RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    match watcher {
-        Ok(watcher) => Some(watcher),
-        Err(error) => {
-            let seconds = POLL_INTERVAL.as_secs();
-            tracing::warn!(folder = %folder.display(), %error, "cannot be watched; the file is read every {seconds} s");
-            None
-        }
-    }
-}
-
-/// The file itself, or a link that it may go through (`..data`, as in mounted config maps).
-fn concerns(event: &notify::Event, name: Option<&OsStr>) -> bool {
-    let is_it = |path: &PathBuf| {
-        let changed = path.file_name();
-        changed == name || changed.is_some_and(|changed| changed.as_encoded_bytes().starts_with(b".."))
-    };
-    event.paths.is_empty() || event.paths.iter().any(is_it)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use mesh_core::model::names::DEFAULT_ZONE;
-use mesh_core::model::resource::{Listener, RouteTable};
+use mesh_core::model::resource::{Assignment, Cluster, Listener, RouteTable};
 use mesh_core::model::snapshot::Snapshot;
 use mesh_xds::encode::EncodeError;
 use mesh_xds::encode::route::Reader;
@@ -73,12 +73,16 @@ impl Builder<'_> {
         self.set.offer(Kind::Route, encode::route::route_table(table, &self.policies, Reader::Proxy));
     }
 
-    /// Clusters and endpoints for everybody; a gRPC listener for whoever asks by name.
-    fn add_clusters(&mut self, port: &ServicePortRef<'_>) {
-        if let Some(packed) = wire(encode::cluster::cluster(&port.cluster())) {
+    fn add_cluster(&mut self, cluster: &Cluster, endpoints: &Assignment) {
+        if let Some(packed) = wire(encode::cluster::cluster(cluster)) {
             self.set.offer(Kind::Cluster, packed);
         }
-        self.set.offer(Kind::Assignment, encode::assignment::assignment(&port.assignment(self.snapshot)));
+        self.set.offer(Kind::Assignment, encode::assignment::assignment(endpoints));
+    }
+
+    /// Clusters and endpoints for everybody; a gRPC listener for whoever asks by name.
+    fn add_clusters(&mut self, port: &ServicePortRef<'_>) {
+        self.add_cluster(&port.cluster(), &port.assignment(self.snapshot));
         if let Some((listener, table)) = port.api() {
             if let Some(packed) = wire(encode::listener::listener(&listener)) {
                 self.set.offer_on_demand(Kind::Listener, packed);

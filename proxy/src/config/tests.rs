@@ -177,9 +177,9 @@ fn the_example_is_right() {
 }
 
 #[test]
-fn an_empty_file_is_all_defaults() {
-    assert_eq!(good(""), Config::default());
-    assert!(good("").workers >= 1);
+fn a_file_that_says_nothing_is_all_defaults() {
+    assert_eq!(good("{}"), Config::default());
+    assert!(good("{}").workers >= 1);
 }
 
 #[test]

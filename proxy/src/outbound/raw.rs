@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::RetryOn;
+use mesh_core::model::resource::ANY_PORT;
 
 use super::attempt::{connection_permit, dial};
 use super::record::Record;
@@ -62,7 +63,7 @@ async fn run(
     record.destined(&cluster, choice == Choice::Exactly);
     let _permit = acquire(&cluster, Limit::Requests)?;
     let _connection = connection_permit(worker, &cluster)?;
-    let upstream = connect(&cluster, way, choice, record).await?;
+    let upstream = connect(&cluster, client.local.port(), way, choice, record).await?;
     let _open = record.open_connection();
     flags.end_orderly();
     let copied = relay(stream, upstream, Bytes::new(), &worker.copying).await;
@@ -110,9 +111,11 @@ async fn pass_through(
     Ok(())
 }
 
-/// Connects to one endpoint after the other. No byte was sent, so that this is always harmless.
+/// Connects to one endpoint after the other. No byte was sent, so that this is always harmless. `dialled` stands in for the port of
+/// endpoints that have none of their own.
 async fn connect(
     cluster: &Rc<LocalCluster>,
+    dialled: u16,
     way: &Way,
     choice: Choice,
     record: &mut Record,
@@ -140,7 +143,10 @@ async fn connect(
             },
         };
         let connected = match address {
-            Some(address) => {
+            Some(mut address) => {
+                if address.port() == ANY_PORT {
+                    address.set_port(dialled);
+                }
                 record.trying(&endpoint, address);
                 dial(cluster, &way.origin, address, &Deadlines::new(policy, now)).await
             }

@@ -5,6 +5,7 @@
 //! | dialled | what comes over it | goes to |
 //! | --- | --- | --- |
 //! | virtual IP and a service port | anything | the service, as its listener says |
+//! | virtual IP of a service without ports, any port | anything | that port of the service's endpoints, as bytes |
 //! | virtual IP, any other port | anything | nobody |
 //! | endpoint, `mesh.capture=off` or a port it does not serve | anything | there |
 //! | endpoint, `mesh.capture=pinned`, or of the caller's own service | anything | exactly that endpoint |
@@ -27,7 +28,7 @@ use ipnet::IpNet;
 use mesh_core::model::endpoint::CaptureMode;
 use mesh_core::model::names::{EndpointId, ServiceId};
 use mesh_core::model::protocol::Protocol;
-use mesh_core::model::resource::{Bind, CapturedAddress, CapturedPort, Resources};
+use mesh_core::model::resource::{ANY_PORT, Bind, CapturedAddress, CapturedPort, Resources};
 
 use super::without_final_dot;
 
@@ -149,7 +150,8 @@ impl AddressBook {
     #[must_use]
     pub fn look_up(&self, address: SocketAddr, caller: CallerView<'_>) -> Destination {
         if self.virtual_ips.is_some_and(|range| range.contains(&address.ip())) {
-            return match self.listeners.get(&address) {
+            let any_port = SocketAddr::new(address.ip(), ANY_PORT);
+            return match self.listeners.get(&address).or_else(|| self.listeners.get(&any_port)) {
                 Some(listener) => Destination::Virtual(Arc::clone(listener)),
                 None => Destination::Nobody,
             };

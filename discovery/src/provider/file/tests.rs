@@ -3,7 +3,8 @@
 use std::fs;
 
 use mesh_core::task::drain;
-use tokio::time::timeout;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
 
 use super::*;
 
@@ -55,7 +56,8 @@ fn a_file_says_what_it_says() {
         "10.0.0.7:15432@0 db.default 5432=15432 w100 p0 None ready",
     ];
     assert_eq!(endpoints, expected);
-    assert_eq!(parse::parse("mesh.yaml", "").unwrap(), Observation::default());
+    assert_eq!(parse::parse("mesh.yaml", "services: []").unwrap(), Observation::default());
+    assert!(parse::parse("mesh.yaml", "").unwrap_err().to_string().contains("is empty"), "it is about to be written");
 }
 
 #[test]

@@ -12,14 +12,16 @@ use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{
-    Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Limits, Listener, RouteTable,
+    ANY_PORT, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
+    Listener, RouteTable,
 };
+use mesh_core::model::service::Service;
 use mesh_core::model::snapshot::Snapshot;
 use mesh_xds::{Kind, encode};
 
 use super::Builder;
 use super::names::names;
-use super::service_port::ServicePortRef;
+use super::service_port::{ServicePortRef, assignment};
 
 impl Builder<'_> {
     pub(super) fn add_captured(&mut self, ports: &[ServicePortRef<'_>], outbound: SocketAddr) {
@@ -39,6 +41,9 @@ impl Builder<'_> {
         for port in ports {
             self.add_virtual(port);
         }
+        for service in self.snapshot.services.values().filter(|service| service.ports.is_empty()) {
+            self.add_any_port(service);
+        }
         let map = capture_map(self.snapshot, ports, self.settings.virtual_ip_range);
         self.set.offer(Kind::Capture, encode::capture(&map));
     }
@@ -53,19 +58,47 @@ impl Builder<'_> {
             name
         });
         let bytes = matches!(protocol, Protocol::Auto | Protocol::Tcp);
-        self.add_listener(&Listener {
-            name: socket.to_string().into(),
-            bind: Bind::Captured(socket),
-            protocol: protocol.listen(),
-            routes,
-            tcp_cluster: bytes.then(|| port.cluster_name.clone()),
-            tls: None,
-            proxy_protocol: None,
-            detect_timeout: Listener::DETECT_TIMEOUT,
-            forwarded_headers: ForwardedHeaders::captured(),
-            limits: Limits::default(),
-            h2_limits: H2Limits::default(),
-        });
+        let tcp_cluster = bytes.then(|| port.cluster_name.clone());
+        self.add_listener(&behind(socket, protocol.listen(), routes, tcp_cluster));
+    }
+
+    /// A service of which nobody has said a port: whatever port is dialled, it is that of one of its endpoints, which the proxy puts
+    /// in the place of port 0. What comes over it is not looked at.
+    fn add_any_port(&mut self, service: &Service) {
+        let cluster_name: Arc<str> = service.id.cluster_name(ANY_PORT, &self.settings.zone).into();
+        let cluster = Cluster {
+            name: cluster_name.clone(),
+            service: Some(service.id.clone()),
+            protocol: Protocol::Tcp.upstream(),
+            policy: service.policy.clone(),
+            source: EndpointSource::Assignment,
+        };
+        let endpoints = assignment(&cluster_name, self.snapshot.endpoints_of(&service.id), |_| Some(ANY_PORT));
+        self.add_cluster(&cluster, &endpoints);
+        let socket = SocketAddr::new(service.virtual_ip, ANY_PORT);
+        self.add_listener(&behind(socket, ListenProtocol::Tcp, None, Some(cluster_name)));
+    }
+}
+
+/// One that captured connections reach by what they dialled.
+fn behind(
+    socket: SocketAddr,
+    protocol: ListenProtocol,
+    routes: Option<Arc<str>>,
+    tcp_cluster: Option<Arc<str>>,
+) -> Listener {
+    Listener {
+        name: socket.to_string().into(),
+        bind: Bind::Captured(socket),
+        protocol,
+        routes,
+        tcp_cluster,
+        tls: None,
+        proxy_protocol: None,
+        detect_timeout: Listener::DETECT_TIMEOUT,
+        forwarded_headers: ForwardedHeaders::captured(),
+        limits: Limits::default(),
+        h2_limits: H2Limits::default(),
     }
 }
 

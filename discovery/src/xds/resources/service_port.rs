@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mesh_core::model::endpoint::Endpoint;
 use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::limits::H2Limits;
 use mesh_core::model::policy::Policy;
@@ -65,20 +66,8 @@ impl ServicePortRef<'_> {
 
     /// Endpoints that have an address and serve this port, in whatever state they are.
     pub fn assignment(&self, snapshot: &Snapshot) -> Assignment {
-        let endpoints = snapshot.endpoints_of(&self.service.id).iter().filter_map(|endpoint| {
-            let target = *endpoint.ports.get(&self.port.name)?;
-            Some(Target {
-                id: endpoint.id.clone(),
-                address: SocketAddr::new(endpoint.address()?, target),
-                networks: endpoint.addresses.clone(),
-                weight: endpoint.weight,
-                priority: endpoint.priority,
-                zone: endpoint.zone.clone(),
-                version: endpoint.version.clone(),
-                state: endpoint.state,
-            })
-        });
-        Assignment { cluster: self.cluster_name.clone(), endpoints: endpoints.collect() }
+        let endpoints = snapshot.endpoints_of(&self.service.id);
+        assignment(&self.cluster_name, endpoints, |endpoint| endpoint.ports.get(&self.port.name).copied())
     }
 
     /// `web.shop.svc.mesh.internal:80`, for `xds:///web.shop.svc.mesh.internal:80`.
@@ -108,4 +97,26 @@ impl ServicePortRef<'_> {
         let name = format!("{}:{}", self.fqdn, self.port.port).into();
         VirtualHost { name, domains, cluster: self.cluster_name.clone() }
     }
+}
+
+/// Those of `endpoints` that have an address and a target port.
+pub(super) fn assignment(
+    cluster: &Arc<str>,
+    endpoints: &[Arc<Endpoint>],
+    target_port: impl Fn(&Endpoint) -> Option<u16>,
+) -> Assignment {
+    let endpoints = endpoints.iter().filter_map(|endpoint| {
+        let port = target_port(endpoint)?;
+        Some(Target {
+            id: endpoint.id.clone(),
+            address: SocketAddr::new(endpoint.address()?, port),
+            networks: endpoint.addresses.clone(),
+            weight: endpoint.weight,
+            priority: endpoint.priority,
+            zone: endpoint.zone.clone(),
+            version: endpoint.version.clone(),
+            state: endpoint.state,
+        })
+    });
+    Assignment { cluster: Arc::clone(cluster), endpoints: endpoints.collect() }
 }

@@ -30,7 +30,7 @@ fn snapshot(text: &str) -> Snapshot {
             ServicePort { name: Name::new(number).unwrap(), port: number.parse().unwrap(), protocol }
         };
         let virtual_ip = IpAddr::from([240, 240, 0, index as u8 + 1]);
-        let ports = ports.split(',').map(port).collect();
+        let ports = ports.split(',').filter(|text| !text.is_empty()).map(port).collect();
         let service = Service { id: id(service), virtual_ip, ports, policy: Default::default() };
         snapshot.services.insert(service.id.clone(), Arc::new(service));
     }
@@ -223,6 +223,23 @@ fn a_capturing_client_gets_every_virtual_ip_and_what_to_capture() {
     assert_eq!(departed.ports[0].target, 80, "as its sibling's");
     assert_eq!((coming.endpoint.clone(), &*coming.network), (Some(EndpointId::new("web-2", 0)), "net"));
     assert_eq!((&coming.ports, &coming.service_names), (&departed.ports, &departed.service_names));
+}
+
+#[test]
+fn a_service_without_ports_has_every_port_for_those_who_capture() {
+    let mut snapshot = snapshot("tool.shop:");
+    snapshot.endpoints.insert(id("tool.shop"), vec![endpoint("tool.shop", "tool-1", "172.18.0.5", &[])].into());
+    let kind = ClientKind { outbound: Some("0.0.0.0:14001".parse().unwrap()), ..ClientKind::default() };
+    let set = built(&snapshot, &kind);
+    let any = listener(&set, "240.240.0.1:0").unwrap();
+    assert_eq!((any.bind, any.protocol), (Bind::Captured("240.240.0.1:0".parse().unwrap()), ListenProtocol::Tcp));
+    let cluster = any.tcp_cluster.as_deref().unwrap();
+    assert_eq!(names(&set, Kind::Cluster), [cluster]);
+    let Some(Decoded::Assignment(assignment)) = decoded(&set, Kind::Assignment, cluster) else { panic!("{cluster}") };
+    assert_eq!(assignment.endpoints[0].address.to_string(), "172.18.0.5:0");
+    for kind in [ClientKind::default(), bound()] {
+        assert_eq!(names(&built(&snapshot, &kind), Kind::Cluster), [""; 0], "nobody else can dial it");
+    }
 }
 
 #[test]

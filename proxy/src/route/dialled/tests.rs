@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use mesh_core::model::forwarded::ForwardedHeaders;
 use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::Name;
@@ -42,19 +40,20 @@ fn captured(ip: &str, network: &str, endpoint: Option<&str>, mode: CaptureMode) 
 }
 
 fn book() -> AddressBook {
-    let address: SocketAddr = "240.240.0.7:80".parse().unwrap();
-    let listener = Arc::new(Listener {
-        name: "240.240.0.7:80".into(),
-        bind: Bind::Captured(address),
-        protocol: ListenProtocol::Auto,
-        routes: None,
-        tcp_cluster: None,
-        tls: None,
-        proxy_protocol: None,
-        detect_timeout: Listener::DETECT_TIMEOUT,
-        forwarded_headers: ForwardedHeaders::default(),
-        limits: Limits::default(),
-        h2_limits: H2Limits::default(),
+    let listeners = ["240.240.0.7:80", "240.240.0.8:0", "240.240.0.8:90"].map(|socket| {
+        Arc::new(Listener {
+            name: socket.into(),
+            bind: Bind::Captured(socket.parse().unwrap()),
+            protocol: ListenProtocol::Auto,
+            routes: None,
+            tcp_cluster: None,
+            tls: None,
+            proxy_protocol: None,
+            detect_timeout: Listener::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::default(),
+            limits: Limits::default(),
+            h2_limits: H2Limits::default(),
+        })
     });
     let clusters = [cluster(&service("web.shop"), 80), cluster(&service("web.shop"), 9090)];
     let addresses = vec![
@@ -68,7 +67,7 @@ fn book() -> AddressBook {
         captured("10.0.0.9", "back", Some("f"), CaptureMode::Auto),
     ];
     AddressBook::build(&Resources {
-        listeners: BTreeMap::from([(Arc::clone(&listener.name), listener)]),
+        listeners: listeners.into_iter().map(|listener| (Arc::clone(&listener.name), listener)).collect(),
         clusters: clusters.into_iter().map(|cluster| (Arc::clone(&cluster.name), cluster)).collect(),
         capture: Some(Arc::new(CaptureMap {
             virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
@@ -109,6 +108,8 @@ fn the_address_says_what_it_is() {
     };
     check("240.240.0.7:80", "virtual 240.240.0.7:80");
     check("240.240.0.7:81", "nobody");
+    check("240.240.0.8:8080", "virtual 240.240.0.8:0");
+    check("240.240.0.8:90", "virtual 240.240.0.8:90");
     check("240.240.9.9:80", "nobody");
     check("10.0.0.2:8080", &format!("a of outbound|80||{FQDN}"));
     check("10.0.0.2:9090", &format!("a of outbound|9090||{FQDN}"));
