@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 use super::by_name::ByName;
+use super::remembered::remembering;
 
 /// Files that make no TLS server.
 #[derive(Debug, Error)]
@@ -106,7 +107,7 @@ pub fn server(
     let builder = builder.map_err(|source| TlsError::Library { source })?;
     let builder = match (tls.client_certificate.ca(), authorities) {
         (Some(path), Some(roots)) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, remembering(&provider()));
             let verifier = match tls.client_certificate {
                 ClientCertificate::Required { .. } => verifier,
                 ClientCertificate::Optional { .. } | ClientCertificate::None => verifier.allow_unauthenticated(),
