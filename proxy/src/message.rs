@@ -5,6 +5,7 @@
 
 pub mod fields; // fields, in order, in one piece of memory
 pub mod name; // the names that mean something to a proxy
+pub mod trailers; // what may stand behind a body
 pub mod body; // a body on its way
 
 use bytes::Bytes;

@@ -4,6 +4,7 @@
 use crate::h1::framing::Length;
 use crate::message::fields::{Field, Fields};
 use crate::message::name::{Name, Names};
+use crate::message::trailers::may_trail;
 use crate::message::{RequestHead, ResponseHead};
 
 /// Longest size line of a chunk: 16 digits and CRLF.
@@ -94,7 +95,7 @@ pub fn chunk_size(out: &mut Vec<u8>, length: usize) {
 pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        for field in trailers.iter().filter(|field| super::chunked::may_trail(field.name, field.letters)) {
+        for field in trailers.iter().filter(|field| may_trail(field.name, field.letters)) {
             line(out, field);
         }
     }

@@ -15,6 +15,7 @@ use super::limits::Limit;
 use super::receive::broken;
 use super::streams::{StreamKey, Unread};
 use crate::message::name::Name;
+use crate::message::trailers::may_trail;
 
 /// Room for the text of a head that is larger than the last one.
 const TEXT_SPARE_BYTES: usize = 128;
@@ -237,6 +238,7 @@ impl Connection {
 
     fn on_trailers(&mut self, key: StreamKey, opening: Opening, block: &[u8]) -> Handled {
         let read = self.assemble(Part::Trailers, block)?.trailers();
+        let role = self.role;
         let Some(stream) = self.streams.get(key) else { return Ok(()) };
         let fields = match read {
             Ok(_) if !opening.ends => Err("trailers that do not end the stream"),
@@ -248,7 +250,11 @@ impl Connection {
             }
         };
         match fields {
-            Ok(fields) => {
+            Ok(mut fields) => {
+                // A service has its say behind an answer; a client may not say there what it could not in a head.
+                if role == Role::Server {
+                    fields.retain(|field| may_trail(field.name, field.letters));
+                }
                 if !fields.is_empty() && stream.held {
                     stream.unread.push_back(Unread::Trailers(fields));
                 }

@@ -158,33 +158,28 @@ fn asked<'w>(world: &'w World, client: &mut Client) -> Call<'w> {
     call
 }
 
+/// What the endpoint does when it was asked fails that call with one of these statuses, and no other.
+fn fails(does: impl FnOnce(&Call<'_>), statuses: &[&str]) {
+    let world = world();
+    let mut client = world.client();
+    let call = asked(&world, &mut client);
+    does(&call);
+    failed_with(&client.over(call.stream), statuses);
+    echoes(&world, &mut client, "/held.Echo/After");
+}
+
 fn reset_before() {
     for code in [code::INTERNAL_ERROR, code::PROTOCOL_ERROR, code::ENHANCE_YOUR_CALM, code::NO_ERROR, 0xff] {
-        let world = world();
-        let mut client = world.client();
-        let call = asked(&world, &mut client);
-        world.origin.reset(call.place, code);
-        failed_with(&client.over(call.stream), &["14", "13"]);
-        echoes(&world, &mut client, "/held.Echo/After");
+        fails(|call| call.world.origin.reset(call.place, code), &["14", "13"]);
     }
 }
 
 fn cancelled_by_endpoint_before() {
-    let world = world();
-    let mut client = world.client();
-    let call = asked(&world, &mut client);
-    world.origin.reset(call.place, code::CANCEL);
-    failed_with(&client.over(call.stream), &["1", "14", "13"]);
-    echoes(&world, &mut client, "/held.Echo/After");
+    fails(|call| call.world.origin.reset(call.place, code::CANCEL), &["1", "14", "13"]);
 }
 
 fn refused() {
-    let world = world();
-    let mut client = world.client();
-    let call = asked(&world, &mut client);
-    world.origin.reset(call.place, code::REFUSED_STREAM);
-    failed_with(&client.over(call.stream), &["14"]);
-    echoes(&world, &mut client, "/held.Echo/After");
+    fails(|call| call.world.origin.reset(call.place, code::REFUSED_STREAM), &["14"]);
 }
 
 /// With the retry policy that services have by themselves.
@@ -255,12 +250,7 @@ fn codes_within() {
 }
 
 fn dead_before() {
-    let world = world();
-    let mut client = world.client();
-    let call = asked(&world, &mut client);
-    world.origin.break_off(call.place.connection);
-    failed_with(&client.over(call.stream), &["14"]);
-    echoes(&world, &mut client, "/held.Echo/After");
+    fails(|call| call.world.origin.break_off(call.place.connection), &["14"]);
 }
 
 fn dead_within() {
@@ -394,13 +384,12 @@ fn goaway_unseen() {
 }
 
 fn goaway_with_error() {
-    let world = world();
-    let mut client = world.client();
-    let call = asked(&world, &mut client);
-    world.origin.send(call.place.connection, frame::goaway(call.place.stream, code::ENHANCE_YOUR_CALM));
-    world.origin.break_off(call.place.connection);
-    failed_with(&client.over(call.stream), &["14", "8"]);
-    echoes(&world, &mut client, "/held.Echo/After");
+    let does = |call: &Call<'_>| {
+        let (origin, place) = (&call.world.origin, call.place);
+        origin.send(place.connection, frame::goaway(place.stream, code::ENHANCE_YOUR_CALM));
+        origin.break_off(place.connection);
+    };
+    fails(does, &["14", "8"]);
 }
 
 fn broken_rule() {

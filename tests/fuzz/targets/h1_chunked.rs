@@ -5,11 +5,12 @@
 use libfuzzer_sys::fuzz_target;
 use mesh_fuzz::chunks::{self, End, Read};
 use mesh_fuzz::{cuts, peer};
-use mesh_proxy::h1::chunked::{BadChunk, may_trail};
+use mesh_proxy::h1::chunked::BadChunk;
 use mesh_proxy::h1::head::{BadHead, HeadLimits};
 use mesh_proxy::h1::write;
 use mesh_proxy::message::fields::Fields;
 use mesh_proxy::message::name::Name;
+use mesh_proxy::message::trailers::may_trail;
 
 /// Those of hyper.
 const LIMITS: HeadLimits = HeadLimits { bytes_max: 16 * 1024, fields_max: 100 };
