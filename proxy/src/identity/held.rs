@@ -119,6 +119,8 @@ pub fn server(
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(identities)));
     config.ticketer = tickets;
+    // A client that takes its session up again is given the next one (RFC 8446 section 4.6.1).
+    config.send_tls13_tickets = 1;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if offers_http {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
