@@ -39,7 +39,7 @@ const PROXY_STAGES: [(&str, &[&str]); 7] = [
     // A pool holds the permits of the breaker, and a server the limits of its listener.
     ("upstream", &["resilience"]),
     ("http", &["listen"]),
-    ("admin", &["state", "balance", "resilience"]),
+    ("admin", &["state", "balance", "resilience", "listen"]),
 ];
 const DISCOVERY_STAGES: [(&str, &[&str]); 4] = [
     // Flags become the settings of each part.

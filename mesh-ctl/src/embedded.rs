@@ -151,6 +151,7 @@ async fn start_proxy(
         drain_timeout: DRAIN_TIMEOUT,
         readiness,
         capture,
+        required: Some(std::collections::BTreeSet::new()),
     };
     let app = Proxy::bind(options, told.resources.clone()).await.context("the proxy cannot start")?;
     let admin_address = app.admin_address().context("the proxy has no admin address")?;

@@ -14,6 +14,7 @@ use mesh_core::telemetry::metrics::{CONTENT_TYPE as METRICS, render};
 use prometheus::Registry;
 use tokio::net::TcpListener;
 
+use crate::listen::failed::FailedListeners;
 use crate::state::view::SharedView;
 
 pub mod dump; // resources and clusters, as JSON
@@ -24,7 +25,11 @@ pub struct Admin {
     pub view: SharedView,
     pub registry: Registry,
     pub readiness: Readiness,
+    pub failed: FailedListeners,
 }
+
+/// So many listeners that are not open are named; all of them are counted.
+const NAMED_MAX: usize = 20;
 
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, admin: Admin) {
@@ -47,7 +52,8 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS)], render(&admin.registry))
 }
 
-/// 200 when ready; else 503 and who is awaited. `?verbose` tells more.
+/// 200 when ready; else 503 and who is awaited. `?verbose` tells more. A listener that cannot be opened does not make a proxy
+/// unready: its others carry what they carried.
 async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> impl IntoResponse {
     let waiting = admin.readiness.waiting_for();
     let mut text = String::new();
@@ -55,6 +61,11 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, 
         let view = admin.view.load();
         text += &format!("view {}\n", view.number);
         text += &format!("listeners {}, clusters {}\n", view.resources.listeners.len(), view.clusters.len());
+        let failed = admin.failed.count();
+        admin.failed.lines(NAMED_MAX).iter().for_each(|line| text += &format!("{line}\n"));
+        if failed > NAMED_MAX {
+            text += &format!("{} more listeners are not open\n", failed - NAMED_MAX);
+        }
     }
     if waiting.is_empty() {
         (StatusCode::OK, text + "ok\n")

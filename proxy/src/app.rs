@@ -3,7 +3,7 @@
 //!
 //! Nothing here is global: several apps may live in one process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -55,12 +55,15 @@ pub struct Options {
     pub readiness: Readiness,
     /// Whose connections are captured; none: only those that come to a listener by themselves.
     pub capture: Option<CaptureOptions>,
+    /// Listeners without which the app does not start. None: all that are there at the start. Any other that cannot be opened
+    /// is told, and tried again.
+    pub required: Option<BTreeSet<Arc<str>>>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (drain_timeout, readiness) = (Duration::from_secs(30), Readiness::default());
-        Self { workers: 1, admin: None, access_log: None, drain_timeout, readiness, capture: None }
+        Self { workers: 1, admin: None, access_log: None, drain_timeout, readiness, capture: None, required: None }
     }
 }
 
@@ -118,8 +121,11 @@ impl App {
         let registry = Registry::new();
         let metrics: Vec<Arc<WorkerMetrics>> = (0..options.workers.max(1)).map(|_| Arc::default()).collect();
         let collector = ProxyCollector::new(metrics.clone(), Arc::clone(&view));
-        let registered =
-            registry.register(Box::new(collector)).and_then(|()| build_info::register(&registry, "mesh-proxy"));
+        let mut listeners = Listeners::default();
+        let registered = registry
+            .register(Box::new(collector))
+            .and_then(|()| registry.register(Box::new(listeners.failed().gauge()?)))
+            .and_then(|()| build_info::register(&registry, "mesh-proxy"));
         registered.map_err(|source| AppError::Metrics { source })?;
 
         let tls = Arc::new(ArcSwap::default());
@@ -148,8 +154,8 @@ impl App {
         };
         let workers = metrics.into_iter().map(shared).collect();
         let workers = worker::start_all(workers).map_err(|source| AppError::Thread { source })?;
-        let mut listeners = Listeners::default();
-        listeners.open_first(&view.load().resources, &workers).map_err(|source| AppError::Bind { source })?;
+        let opened = listeners.open_first(&view.load().resources, options.required.as_ref(), &workers);
+        opened.map_err(|source| AppError::Bind { source })?;
         let handle = Handle { workers: workers.iter().map(WorkerThread::commands).collect() };
         let readiness = options.readiness;
         let (ambient, resources) = match options.capture {
@@ -221,6 +227,7 @@ impl App {
                 view: Arc::clone(&self.view),
                 registry: self.registry.clone(),
                 readiness: self.readiness.clone(),
+                failed: self.listeners.failed(),
             };
             tokio::spawn(admin::serve(listener, state))
         });

@@ -2,6 +2,7 @@
 //! connections over them, and workers even out what it leaves uneven.
 
 pub mod socket; // bound, after a proof that the port is free
+pub mod failed; // those that could not be, and when they are tried again
 pub mod stream; // a client's connection, as bytes
 pub mod accept; // one socket's loop
 pub mod spread; // which worker carries it

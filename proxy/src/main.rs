@@ -72,6 +72,8 @@ async fn run(flags: &Flags, file: Config) -> anyhow::Result<()> {
         drain_timeout: flags.drain_timeout,
         readiness,
         capture: capture(flags.mode()),
+        // What a control plane asks for may be taken on this host; what the file says was written for it.
+        required: Some(config.resources.listeners.keys().cloned().collect()),
     };
     let app = App::bind(options, told.resources.clone()).await?;
     for (name, address) in app.addresses() {

@@ -1,14 +1,15 @@
 //! Which sockets are open, and which should be. A listener that stays as it was is not touched, nor are its connections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh_core::model::resource::{Bind, Resources};
 
 use super::worker::WorkerThread;
-use crate::error::chain;
 use crate::inbound::Entrance;
+use crate::listen::failed::FailedListeners;
 use crate::listen::limits::Admission;
 use crate::listen::socket::{BindError, bind};
 use crate::upstream::connect::Origin;
@@ -18,7 +19,7 @@ use crate::upstream::connect::Origin;
 pub(super) struct Listeners {
     open: BTreeMap<Arc<str>, Open>,
     /// Those that could not be opened, which is told once and tried again.
-    failed: BTreeMap<Arc<str>, SocketAddr>,
+    failed: FailedListeners,
 }
 
 struct Open {
@@ -31,18 +32,32 @@ impl Listeners {
         self.open.iter().map(|(name, open)| (Arc::clone(name), open.bound)).collect()
     }
 
-    /// Opens all; the first that cannot be is an error.
-    pub(super) fn open_first(&mut self, resources: &Resources, workers: &[WorkerThread]) -> Result<(), BindError> {
+    /// Those that could not be opened.
+    pub(super) fn failed(&self) -> FailedListeners {
+        self.failed.clone()
+    }
+
+    /// Opens all; the first of those `required` that cannot be is an error. None: all are.
+    pub(super) fn open_first(
+        &mut self,
+        resources: &Resources,
+        required: Option<&BTreeSet<Arc<str>>>,
+        workers: &[WorkerThread],
+    ) -> Result<(), BindError> {
         for (name, address) in wanted(resources) {
-            self.open_one(name, address, workers)?;
+            match self.open_one(Arc::clone(&name), address, workers) {
+                Err(error) if required.is_none_or(|required| required.contains(&name)) => return Err(error),
+                Err(error) => self.note(&name, &error),
+                Ok(()) => {}
+            }
         }
         Ok(())
     }
 
-    /// Closes what is no longer wanted, opens what is; one that cannot be opened is tried again at the next call.
+    /// Closes what is no longer wanted, opens what is; one that cannot be opened is tried again at a later call.
     pub(super) fn follow(&mut self, resources: &Resources, workers: &[WorkerThread]) {
         let wanted = wanted(resources);
-        self.failed.retain(|name, address| wanted.get(name) == Some(address));
+        self.failed.retain(|name, address| wanted.get(name) == Some(&address));
         self.open.retain(|name, open| {
             let stays = wanted.get(name) == Some(&open.wanted);
             if !stays {
@@ -52,20 +67,23 @@ impl Listeners {
             stays
         });
         for (name, address) in wanted {
-            if self.open.contains_key(&name) {
+            if self.open.contains_key(&name) || !self.failed.is_due(&name, Instant::now()) {
                 continue;
             }
             match self.open_one(Arc::clone(&name), address, workers) {
                 Ok(()) => {
-                    self.failed.remove(&name);
+                    self.failed.opened(&name);
                     tracing::info!(listener = %name, %address, "a listener is open");
                 }
-                Err(error) => {
-                    if self.failed.insert(Arc::clone(&name), address).is_none() {
-                        tracing::error!(listener = %name, error = %chain(&error), "a listener cannot be opened; trying on");
-                    }
-                }
+                Err(error) => self.note(&name, &error),
             }
+        }
+    }
+
+    fn note(&self, name: &Arc<str>, error: &BindError) {
+        if let Some(problem) = self.failed.note(name, error, Instant::now()) {
+            let address = error.address;
+            tracing::error!(listener = %name, %address, problem, "a listener is not open; all others are, and it is tried again");
         }
     }
 

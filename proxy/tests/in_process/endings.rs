@@ -1,8 +1,11 @@
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh_proxy::app::Drained;
+use mesh_proxy::app::{App, Drained, Options};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::support::*;
 
@@ -91,4 +94,45 @@ async fn a_reload_disturbs_no_connection() {
     mesh.told.send_replace(resources(&yaml("protocol: http", &endpoints(&[after.address]))));
     eventually("the new endpoint answers", async || ask().await.text() == "after").await;
     assert_eq!(mesh.metric("mesh_connections_accepted_total", &[]).await, 1.0);
+}
+
+/// Two listeners in front of one service, the second one on `second`.
+fn two_listeners(second: SocketAddr, backend: SocketAddr) -> String {
+    yaml("protocol: http", &endpoints(&[backend]))
+        .replace("services:", &format!("  - {{ listen: \"{second}\", service: web, protocol: http }}\nservices:"))
+}
+
+#[tokio::test]
+async fn a_listener_on_a_taken_port_harms_no_other_and_comes_when_the_port_is_free() {
+    let backend = Backend::saying(200, "hello").await;
+    let mesh = Mesh::http(&[backend.address], "").await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let second = taken.local_addr().unwrap();
+    mesh.told.send_replace(resources(&two_listeners(second, backend.address)));
+    eventually("the failure counted", async || mesh.metric("mesh_listeners_failed", &[]).await == 1.0).await;
+    assert_eq!(get(mesh.proxy, "web", "/").await.status, 200);
+    let ready = get(mesh.admin, "admin", "/readyz?verbose").await;
+    let line = format!("listener {second} is not open: cannot listen on {second}: ");
+    assert!(ready.status == 200 && ready.text().contains(&line), "{}", ready.text());
+    assert!(ready.text().contains(&format!("sport = :{}", second.port())), "what to do: {}", ready.text());
+    drop(taken);
+    eventually("the listener", async || TcpStream::connect(second).await.is_ok()).await;
+    assert_eq!(get(second, "web", "/").await.text(), "hello");
+    eventually("none failed", async || mesh.metric("mesh_listeners_failed", &[]).await == 0.0).await;
+    assert!(!get(mesh.admin, "admin", "/readyz?verbose").await.text().contains("not open"));
+}
+
+#[tokio::test]
+async fn a_listener_that_is_not_required_does_not_stop_the_start() {
+    let backend = Backend::saying(200, "hello").await;
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let told = resources(&two_listeners(taken.local_addr().unwrap(), backend.address));
+    let bind = async |required: Option<&str>| {
+        let required = required.map(|name| BTreeSet::from([name.into()]));
+        let options = Options { workers: 1, required, ..Options::default() };
+        App::bind(options, watch::channel(told.clone()).1).await.map(|app| app.addresses().len())
+    };
+    assert_eq!(bind(Some("127.0.0.1:0")).await.ok(), Some(1));
+    assert!(bind(None).await.is_err());
+    assert!(bind(Some(&taken.local_addr().unwrap().to_string())).await.is_err());
 }
