@@ -248,11 +248,11 @@ impl App {
         spawn(&mut tasks, catalogue.run(drain.clone()));
         // 5 told to proxies and resolvers
         spawn(&mut tasks, self.dns.run(drain.clone()));
-        let xds = self.xds;
+        let (http_proxy, xds) = (self.xds.clients().http_proxy(), self.xds);
         tasks.spawn(async move { Ok(xds.run().await?) });
         // 6 compared with what was asked for
         self.routers.push(self.acting.controller.router());
-        self.acting.run(&mut tasks, &self.observations, &drain);
+        self.acting.run(&mut tasks, &self.observations, http_proxy, &drain);
         // 7 told to people
         let sources = Sources {
             snapshots: self.snapshots.clone(),

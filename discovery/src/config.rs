@@ -63,7 +63,7 @@ pub struct Flags {
     #[arg(long, env = "MESH_DNS_ALLOW", value_name = "NETWORK,...")]
     pub dns_allow: Option<String>,
 
-    /// Out of which services get their virtual IPs [default: 240.240.0.0/16].
+    /// Out of which services get their virtual IPs [default: 240.240.0.0/16; with --docker none 127.240.0.0/16, which proxies of this host listen on].
     #[arg(long, env = "MESH_VIP_RANGE", value_name = "NETWORK")]
     pub vip_range: Option<String>,
 }

@@ -62,7 +62,7 @@ async fn run(flags: &Flags, file: Config) -> anyhow::Result<()> {
     let sources = Sources {
         // What the file itself says: a flag is no change of it.
         file: flags.config.clone().map(|path| (path, file)),
-        control: flags.xds.as_ref().map(|server| control_plane(flags, server)),
+        control: flags.xds.as_ref().map(|server| control_plane(flags, server, &config)),
     };
     let mut told = sources.start(&readiness)?;
     let options = Options {
@@ -100,12 +100,15 @@ fn capture(mode: Mode) -> Option<CaptureOptions> {
 }
 
 /// How to reach the control plane, and what to ask it for.
-fn control_plane(flags: &Flags, server: &HostPort) -> XdsConfig {
+fn control_plane(flags: &Flags, server: &HostPort, file: &Config) -> XdsConfig {
     let host_name = || nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let ours = match flags.mode() {
-        Mode::Bind(address) => json!({ "bind_address": address }),
+    let mut ours = match flags.mode() {
+        Mode::Bind(address) => json!({ "bind_address": address, "virtual_ips": true }),
         Mode::Capture | Mode::Sidecar => json!({ "capture": true }),
     };
+    if let Some(address) = flags.http_proxy(file) {
+        ours["http_proxy"] = address.to_string().into();
+    }
     XdsConfig {
         server: server.to_string(),
         node_id: flags.node_id.clone().unwrap_or_else(host_name),

@@ -32,10 +32,12 @@ pub enum ConditionKind {
     ProviderUnavailable,
     /// The virtual IP range has no address left.
     VirtualIpExhausted,
+    /// No proxy listens where a process sends its HTTP calls.
+    NoHttpProxy,
 }
 
 impl ConditionKind {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::UnknownLabel,
         Self::InvalidLabel,
         Self::InvalidName,
@@ -48,6 +50,7 @@ impl ConditionKind {
         Self::InvalidFile,
         Self::ProviderUnavailable,
         Self::VirtualIpExhausted,
+        Self::NoHttpProxy,
     ];
 }
 

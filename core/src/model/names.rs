@@ -10,6 +10,9 @@ use thiserror::Error;
 /// The DNS zone of the mesh (`.internal` is reserved for private use by ICANN).
 pub const DEFAULT_ZONE: &str = "mesh.internal";
 
+/// Where a proxy listens for clients that know it as their HTTP proxy, and where processes look for it, unless they are told otherwise.
+pub const DEFAULT_HTTP_PROXY_PORT: u16 = 14008;
+
 /// A string that cannot be a name, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {

@@ -69,6 +69,24 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// One in plain text that leads nowhere yet, with every default.
+    #[must_use]
+    pub fn new(name: Arc<str>, bind: Bind, protocol: ListenProtocol) -> Self {
+        Self {
+            name,
+            bind,
+            protocol,
+            routes: None,
+            tcp_cluster: None,
+            tls: None,
+            proxy_protocol: None,
+            detect_timeout: Self::DETECT_TIMEOUT,
+            forwarded_headers: ForwardedHeaders::default(),
+            limits: Limits::default(),
+            h2_limits: H2Limits::default(),
+        }
+    }
+
     /// Long enough for any client that speaks first, short enough for those that wait for their server.
     pub const DETECT_TIMEOUT: Duration = Duration::from_millis(100);
 }

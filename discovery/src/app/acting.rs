@@ -1,5 +1,6 @@
 //! The composer's second half: the controller, and the runtimes it acts through, put together from what is configured.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,8 +66,15 @@ impl Acting {
     }
 
     /// Starts the tasks of all of them.
-    pub(super) fn run(self, tasks: &mut Tasks, observations: &ObservationSender, drain: &Drain) {
+    pub(super) fn run(
+        self,
+        tasks: &mut Tasks,
+        observations: &ObservationSender,
+        http_proxy: watch::Receiver<Option<SocketAddr>>,
+        drain: &Drain,
+    ) {
         if let Some(runtime) = self.process {
+            spawn(tasks, follow_proxy(http_proxy, runtime.clone(), drain.clone()));
             spawn(tasks, process::run(runtime.clone(), observations.clone(), drain.clone()));
             let drain = drain.clone();
             spawn(tasks, async move { runtime.watch_over(drain).await });
@@ -75,6 +83,27 @@ impl Acting {
             spawn(tasks, runtime.watch_over(drain.clone()));
         }
         spawn(tasks, self.controller.run(drain.clone()));
+    }
+}
+
+/// Tells the runtime where the proxy of this host listens. Before the first has come nothing is said: whoever runs the proxy in this
+/// very process knows better.
+async fn follow_proxy(
+    mut http_proxy: watch::Receiver<Option<SocketAddr>>,
+    runtime: Arc<ProcessRuntime>,
+    mut drain: Drain,
+) {
+    let mut has_come = false;
+    loop {
+        let address = *http_proxy.borrow_and_update();
+        has_come |= address.is_some();
+        if has_come {
+            runtime.set_http_proxy(address);
+        }
+        tokio::select! {
+            () = drain.started() => return,
+            changed = http_proxy.changed() => if changed.is_err() { return },
+        }
     }
 }
 

@@ -102,6 +102,7 @@ impl Catalogue {
         let allotted = read_allotted(&store).await?;
         let reserved = store.get(NUMBER_KEY).await?.and_then(|entry| String::from_utf8(entry.value).ok()?.parse().ok());
         let numbers_reserved = reserved.unwrap_or(0);
+        tell_moved(&allotted, range);
         let registry = Registry::new(range, allotted, numbers_reserved, Instant::now()).also_telling(port_conflicts);
         let (sources, unsaved) = read_sources(&store, &inputs.expected).await?;
         let awaited = inputs.expected.keys().map(|name| (*name, readiness.hold(awaited_as(name)))).collect();
@@ -310,6 +311,15 @@ async fn read_allotted(store: &SharedStore) -> Result<BTreeMap<ServiceId, IpAddr
         }
     }
     Ok(allotted)
+}
+
+/// Whoever still has such an address from a resolver or a file finds nobody there.
+fn tell_moved(allotted: &BTreeMap<ServiceId, IpAddr>, range: IpNet) {
+    let mut outside = allotted.iter().filter(|(_, address)| !range.contains(*address));
+    if let Some((service, was)) = outside.next() {
+        let services = outside.count() + 1;
+        tracing::warn!(services, example = %service, %was, %range, "virtual IPs of an earlier run are not of --vip-range; new ones are given");
+    }
 }
 
 fn read_allotment(key: &str, value: &[u8]) -> Option<(ServiceId, IpAddr)> {

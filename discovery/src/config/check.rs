@@ -15,6 +15,8 @@ use crate::runtime::process::ProcessSettings;
 
 /// As Istio does; 100.64.0.0/10 belongs to carriers and VPNs.
 pub const DEFAULT_VIP_RANGE: &str = "240.240.0.0/16";
+/// Where there are no containers: every process of this host reaches loopback addresses, and a proxy may listen there.
+pub const LOOPBACK_VIP_RANGE: &str = "127.240.0.0/16";
 const DEFAULT_API_LISTEN: &str = "127.0.0.1:14000";
 const DEFAULT_XDS_LISTEN: &str = "127.0.0.1:14010";
 const DEFAULT_DNS_LISTEN: &str = "127.0.0.1:14053";
@@ -53,8 +55,10 @@ pub(super) fn check(flags: &Flags, environment: &Environment) -> Result<Config, 
         }
     }
     let folder = state_dir(flags, environment, &mut mistakes);
+    let docker = docker(flags, environment, &mut mistakes);
+    let default_range = if docker.is_some() { DEFAULT_VIP_RANGE } else { LOOPBACK_VIP_RANGE };
     let config = Config {
-        docker: docker(flags, environment, &mut mistakes),
+        docker,
         file: given(&flags.file).map(PathBuf::from),
         process: Some(ProcessSettings::new(&folder)),
         state: State::Folder(folder),
@@ -63,7 +67,7 @@ pub(super) fn check(flags: &Flags, environment: &Environment) -> Result<Config, 
         dns_listen,
         dns_upstream: dns_upstream(flags, &mut mistakes),
         dns_allow: dns_allow(flags, &mut mistakes),
-        vip_range: vip_range(flags, &mut mistakes),
+        vip_range: vip_range(flags, default_range, &mut mistakes),
         zone: DEFAULT_ZONE.to_owned(),
     };
     if mistakes.list.is_empty() {
@@ -158,9 +162,9 @@ fn dns_allow(flags: &Flags, mistakes: &mut Mistakes) -> Allow {
     Allow::new(networks)
 }
 
-fn vip_range(flags: &Flags, mistakes: &mut Mistakes) -> IpNet {
-    let text = given_or(&flags.vip_range, DEFAULT_VIP_RANGE);
-    let default = DEFAULT_VIP_RANGE.parse::<IpNet>().expect("a network");
+fn vip_range(flags: &Flags, default: &str, mistakes: &mut Mistakes) -> IpNet {
+    let text = given_or(&flags.vip_range, default);
+    let default = default.parse::<IpNet>().expect("a default is a network");
     match text.parse::<IpNet>() {
         Ok(range) if range.max_prefix_len() - range.prefix_len() < 2 => {
             mistakes.note("--vip-range", text, "a network with room is wanted: /30 (2 services) or larger");
@@ -197,6 +201,17 @@ mod tests {
         assert_eq!(config.vip_range.to_string(), "240.240.0.0/16");
         assert!(config.file.is_none() && config.dns_upstream.is_empty());
         assert_eq!(config.dns_allow, Allow::default());
+    }
+
+    #[test]
+    fn virtual_ips_are_loopback_addresses_where_there_are_no_containers() {
+        let check = |docker: &str, range: Option<&str>, expected: &str| {
+            let flags = Flags { docker: Some(docker.into()), vip_range: range.map(str::to_owned), ..Flags::default() };
+            assert_eq!(super::check(&flags, &root()).unwrap().vip_range.to_string(), expected, "{docker} {range:?}");
+        };
+        check("none", None, "127.240.0.0/16");
+        check("none", Some("240.240.0.0/16"), "240.240.0.0/16");
+        check("unix:///var/run/docker.sock", None, "240.240.0.0/16");
     }
 
     #[test]

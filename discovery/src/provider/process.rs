@@ -2,7 +2,9 @@
 //! of its own, which every process of this host reaches.
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Instant;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::model::endpoint::{DEFAULT_WEIGHT, Endpoint, EndpointState, NetworkAddress};
@@ -15,7 +17,7 @@ use mesh_core::task::drain::Drain;
 
 use super::{Observation, ObservationSender, ObservedEndpoint, ObservedService, ProviderName, ReadySource, label};
 use crate::runtime::Runtime as _;
-use crate::runtime::process::{ProcessRuntime, ProcessView};
+use crate::runtime::process::{HttpProxy, ProcessRuntime, ProcessView};
 
 /// As in conditions and metrics.
 pub const NAME: ProviderName = "process";
@@ -25,20 +27,61 @@ pub async fn run(runtime: Arc<ProcessRuntime>, sender: ObservationSender, mut dr
     let mut hints = runtime.hints();
     loop {
         hints.borrow_and_update();
-        if sender.send((NAME, observation(&runtime.views()))).await.is_err() {
+        let (now, proxy) = (Instant::now(), runtime.http_proxy());
+        if sender.send((NAME, observation(&runtime.views(), proxy, now))).await.is_err() {
             return;
         }
+        let missed = async {
+            match proxy.missed_at().filter(|at| now < *at) {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             () = drain.started() => return,
+            () = missed => {}
             changed = hints.changed() => if changed.is_err() { return },
         }
     }
 }
 
+/// Who sends HTTP calls to where no proxy listens. One whose Compose file says where they go is its own affair.
+fn unproxied(views: &[ProcessView], proxy: HttpProxy, now: Instant) -> Vec<Condition> {
+    let sends = |view: &&ProcessView| {
+        let service = &view.service.environment;
+        view.replica.state.is_alive() && !["http_proxy", "HTTP_PROXY"].iter().any(|key| service.contains_key(*key))
+    };
+    let mut sending = views.iter().filter(sends).peekable();
+    if sending.peek().is_none() {
+        return Vec::new();
+    }
+    let condition = |object: String, message: String| Condition::new(object, ConditionKind::NoHttpProxy, message);
+    if !proxy.is_there() {
+        let message = format!(
+            "processes send their HTTP calls to {0}, and no mesh-proxy of this host has said that it listens there; start \
+             `mesh-proxy --xds HOST:PORT` with the address of discovery's --xds-listen (and `--http-proxy {0}`, where that is not its default)",
+            proxy.address()
+        );
+        let is_missed = proxy.missed_at().is_some_and(|at| at <= now);
+        return is_missed.then(|| condition(format!("provider/{NAME}"), message)).into_iter().collect();
+    }
+    let elsewhere = sending.filter_map(|view| Some((view, view.http_proxy.filter(|told| *told != proxy.address())?)));
+    elsewhere
+        .map(|(view, told)| {
+            let message = format!(
+                "it sends its HTTP calls to {told}, where it was told when it was started that a proxy listens; one listens at {}: \
+                 kill the process, and another takes its place; or start mesh-proxy with `--http-proxy {told}`",
+                proxy.address()
+            );
+            condition(format!("process/{}", view.replica.id), message)
+        })
+        .collect()
+}
+
 /// All processes as the registry takes them. One that has ended is no endpoint any more.
 #[must_use]
-pub fn observation(views: &[ProcessView]) -> Observation {
-    let mut observation = Observation::default();
+pub fn observation(views: &[ProcessView], proxy: HttpProxy, now: Instant) -> Observation {
+    let mut observation = Observation { conditions: unproxied(views, proxy, now), ..Observation::default() };
     let mut services: BTreeMap<ServiceId, ObservedService> = BTreeMap::new();
     for view in views.iter().filter(|view| view.replica.state.is_alive()) {
         let object = format!("process/{}", view.replica.id);
@@ -167,13 +210,18 @@ mod tests {
             started_millis: Some(5),
             stop: StopOrder { signal: None, grace_period: std::time::Duration::ZERO },
         };
-        ProcessView { replica, labels: spec.labels, service: spec.service, has_healthcheck: false }
+        ProcessView { replica, labels: spec.labels, service: spec.service, has_healthcheck: false, http_proxy: None }
+    }
+
+    /// As it is seen while a proxy is there.
+    fn seen(views: &[ProcessView]) -> Observation {
+        observation(views, HttpProxy::there("127.0.0.1:14008".parse().unwrap()), Instant::now())
     }
 
     #[test]
     fn the_state_of_a_process_is_the_state_of_its_endpoint() {
         let check = |state: ReplicaState, expected: Option<(EndpointState, ReadySource)>| {
-            let observed = observation(&[view("expose: [80]", 1, state)]);
+            let observed = seen(&[view("expose: [80]", 1, state)]);
             let found = observed.endpoints.first().map(|endpoint| (endpoint.endpoint.state, endpoint.ready));
             assert_eq!(found, expected, "{state}");
         };
@@ -190,7 +238,7 @@ mod tests {
         let plain = view("expose: [80, 81]", 1, ReplicaState::Healthy);
         let labels =
             "labels: { mesh.service: api, mesh.weight: '20', mesh.port: '90', mesh.protocol: grpc, mesh.wieght: 1 }";
-        let observed = observation(&[plain, view(labels, 2, ReplicaState::Healthy)]);
+        let observed = seen(&[plain, view(labels, 2, ReplicaState::Healthy)]);
         let services: Vec<_> = observed
             .services
             .iter()
@@ -210,10 +258,32 @@ mod tests {
 
     #[test]
     fn one_without_a_port_or_outside_the_mesh_is_no_endpoint() {
-        let observed = observation(&[view("user:", 1, ReplicaState::Running)]);
+        let observed = seen(&[view("user:", 1, ReplicaState::Running)]);
         assert!(observed.endpoints.is_empty() && observed.services.is_empty());
         assert_eq!(observed.conditions[0].kind, ConditionKind::NoPort);
         let outside = view("expose: [80], labels: { mesh.enable: 'false' }", 1, ReplicaState::Running);
-        assert_eq!(observation(&[outside]), Observation::default());
+        assert_eq!(seen(&[outside]), Observation::default());
+    }
+
+    #[test]
+    fn processes_whose_calls_go_nowhere_are_told_of() {
+        let start = Instant::now();
+        let [here, there] = ["127.0.0.1:14008", "127.0.0.1:15000"].map(|address| address.parse().unwrap());
+        let mut views =
+            [view("expose: [80]", 1, ReplicaState::Healthy), view("expose: [80]", 2, ReplicaState::Healthy)];
+        (views[0].http_proxy, views[1].http_proxy) = (Some(here), Some(there));
+        let told = |views: &[ProcessView], proxy, now| {
+            let observed = observation(views, proxy, now);
+            let lines = observed.conditions.iter().map(|condition| format!("{} {}", condition.object, condition.kind));
+            lines.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&views, HttpProxy::there(here), start), ["process/shop-web-2 NoHttpProxy"]);
+        let away = HttpProxy::away(here, start);
+        assert_eq!(told(&views, away, start), [""; 0], "it may be on its way back");
+        let missed = away.missed_at().unwrap();
+        assert_eq!(told(&views, away, missed), ["provider/process NoHttpProxy"]);
+        assert_eq!(told(&[], away, missed), [""; 0]);
+        let own = view("expose: [80], environment: { http_proxy: '' }", 1, ReplicaState::Healthy);
+        assert_eq!(told(&[own], away, missed), [""; 0], "its file says that it wants none");
     }
 }

@@ -18,10 +18,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use ipnet::Ipv4Net;
+use mesh_core::model::names::DEFAULT_HTTP_PROXY_PORT;
 use mesh_core::model::replicas::{ReplicaState, RuntimeKind};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
@@ -31,12 +32,14 @@ use tokio::sync::watch;
 
 use self::address::Addresses;
 use self::health::Health;
+pub use self::http_proxy::HttpProxy;
 use self::record::Record;
 use super::{ObservedReplica, ReplicaSpec, Runtime, RuntimeError, StopOrder, UnitId};
 
 mod record; // what is written down, so that nothing is lost
 mod kernel; // what the kernel says, and signals
 mod address; // an address for each
+mod http_proxy; // where its HTTP calls go   (pure)
 mod spawn; // starting one
 mod health; // its healthcheck
 mod watch_over; // the task that notices ends, asks healthchecks and bounds logs
@@ -56,6 +59,8 @@ pub struct ProcessSettings {
     pub state_dir: PathBuf,
     /// Each process gets an address out of it: part of 127.0.0.0/8.
     pub address_range: Ipv4Net,
+    /// Where HTTP calls go while no proxy has said where it listens.
+    pub http_proxy: SocketAddr,
     /// Between "drains", which turns proxies away, and the stop signal: longer than a proxy takes to hear it.
     pub drain_wait: Duration,
     /// A log that has grown over it is cut to nothing.
@@ -69,6 +74,7 @@ impl ProcessSettings {
         Self {
             state_dir: state_dir.into(),
             address_range,
+            http_proxy: SocketAddr::from((Ipv4Addr::LOCALHOST, DEFAULT_HTTP_PROXY_PORT)),
             drain_wait: Duration::from_millis(500),
             log_bytes_max: 16 << 20,
         }
@@ -80,7 +86,7 @@ pub struct ProcessRuntime {
     settings: ProcessSettings,
     folder: PathBuf,
     units: Mutex<Units>,
-    http_proxy: Mutex<Option<SocketAddr>>,
+    http_proxy: Mutex<HttpProxy>,
     hints: watch::Sender<u64>,
     /// Held for as long as this lives, so that two never own one folder.
     _lock: Flock<fs::File>,
@@ -111,6 +117,8 @@ pub struct ProcessView {
     pub labels: BTreeMap<String, String>,
     pub service: Arc<mesh_core::compose::Service>,
     pub has_healthcheck: bool,
+    /// Where it was told to send its HTTP calls.
+    pub http_proxy: Option<SocketAddr>,
 }
 
 impl Unit {
@@ -189,6 +197,9 @@ impl ProcessRuntime {
     pub fn open(settings: ProcessSettings) -> Result<Arc<Self>, RuntimeError> {
         let (folder, lock) = open_folder(&settings.state_dir)?;
         let records = record::read_all(&folder).map_err(io_error(&folder, "reading the records"))?;
+        // The one that was told last is where the proxy was.
+        let told = records.iter().filter_map(|record| Some((record.started_millis, record.http_proxy?))).max();
+        let http_proxy = told.map_or(settings.http_proxy, |(_, address)| address);
         let known = records.into_iter().filter_map(|record| take_over(record, &folder)).collect();
         let mut hasher = DefaultHasher::new();
         folder.hash(&mut hasher);
@@ -197,15 +208,23 @@ impl ProcessRuntime {
             settings,
             folder,
             units: Mutex::new(Units { addresses, known, started: 0 }),
-            http_proxy: Mutex::default(),
+            http_proxy: Mutex::new(HttpProxy::away(http_proxy, Instant::now())),
             hints: watch::Sender::new(0),
             _lock: lock,
         }))
     }
 
-    /// Where processes that are started from now on send their HTTP calls (`http_proxy`).
+    /// Where the proxy of this host listens; none: it went. Processes that are started from now on send their HTTP calls there.
     pub fn set_http_proxy(&self, address: Option<SocketAddr>) {
-        *self.http_proxy.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        let is_news = self.http_proxy.lock().unwrap_or_else(PoisonError::into_inner).note(address, Instant::now());
+        if is_news {
+            self.hint();
+        }
+    }
+
+    #[must_use]
+    pub fn http_proxy(&self) -> HttpProxy {
+        *self.http_proxy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Every process with what its endpoint is made of.
@@ -216,6 +235,7 @@ impl ProcessRuntime {
             labels: unit.record.labels.clone(),
             service: unit.record.service.clone(),
             has_healthcheck: unit.health.is_some(),
+            http_proxy: unit.record.http_proxy,
         };
         self.lock().known.values().map(view).collect()
     }
@@ -256,7 +276,6 @@ impl ProcessRuntime {
     }
 
     fn start_unit(&self, spec: &ReplicaSpec) -> Result<UnitId, RuntimeError> {
-        let http_proxy = *self.http_proxy.lock().unwrap_or_else(PoisonError::into_inner);
         let mut units = self.lock();
         let same = units.known.values().find(|unit| unit.record.id == spec.id);
         if let Some(unit) = same.filter(|unit| unit.exited.is_none()) {
@@ -268,7 +287,7 @@ impl ProcessRuntime {
         ended.and_then(|unit| units.known.remove(&unit));
         let mut record = self.draft(&mut units, spec)?;
         record.write(&self.folder).map_err(io_error(&self.folder, "writing its record"))?;
-        let unit = match spawn::spawn(&record, &self.folder, http_proxy) {
+        let unit = match spawn::spawn(&record, &self.folder) {
             Ok(child) => {
                 // It was not waited for yet, so it is there even if it ended at once.
                 record.identity = kernel::identify(child.id().cast_signed());
@@ -311,6 +330,7 @@ impl ProcessRuntime {
             config_hash: spec.config_hash.clone(),
             directory: spec.directory.clone(),
             address,
+            http_proxy: Some(self.http_proxy().address()),
             token: format!("{}-{}-{started_millis:x}-{}", spec.id, std::process::id(), units.started),
             identity: None,
             started_millis,

@@ -1,11 +1,13 @@
 //! Who is connected, what was sent and acknowledged, and the words of the last rejection: for the HTTP API.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mesh_core::model::snapshot::Snapshot;
 use mesh_xds::server::{Flavor, KindStatus};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::node::ClientKind;
 
@@ -46,12 +48,16 @@ pub struct ClientType {
 #[derive(Debug, Clone, Default)]
 pub struct Clients {
     connected: Arc<Mutex<Connected>>,
+    /// Where the proxy of this host listens for HTTP clients.
+    http_proxy: watch::Sender<Option<SocketAddr>>,
 }
 
 #[derive(Debug, Default)]
 struct Connected {
     next: u64,
     clients: BTreeMap<u64, Client>,
+    /// The HTTP proxies of this host.
+    http_proxies: BTreeMap<u64, SocketAddr>,
 }
 
 /// Held by a stream; dropping it says that the client is gone.
@@ -80,6 +86,23 @@ impl Clients {
         all
     }
 
+    /// Where the proxy of this host listens for clients that know it as their HTTP proxy; none while none is connected. Of
+    /// several the one that came first holds, for as long as it stays. One that comes from elsewhere is no use to
+    /// processes of this host.
+    #[must_use]
+    pub fn http_proxy(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.http_proxy.subscribe()
+    }
+
+    fn tell_http_proxy(&self, connected: &Connected) {
+        let first = connected.http_proxies.values().next().copied();
+        self.http_proxy.send_if_modified(|told| {
+            let is_news = *told != first;
+            *told = first;
+            is_news
+        });
+    }
+
     /// Adds a client; none when there are too many.
     pub(super) fn connect(&self, introduction: Introduction) -> Option<Connection> {
         let mut connected = self.lock();
@@ -103,6 +126,10 @@ impl Clients {
             snapshot: 0,
             types: Vec::new(),
         };
+        if let Some(http_proxy) = kind.http_proxy.filter(|_| is_local(&client.address)) {
+            connected.http_proxies.insert(number, reachable(http_proxy));
+            self.tell_http_proxy(&connected);
+        }
         connected.clients.insert(number, client);
         Some(Connection { number, clients: self.clone() })
     }
@@ -132,6 +159,54 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.clients.lock().clients.remove(&self.number);
+        let mut connected = self.clients.lock();
+        connected.clients.remove(&self.number);
+        if connected.http_proxies.remove(&self.number).is_some() {
+            self.clients.tell_http_proxy(&connected);
+        }
+    }
+}
+
+/// Whether a client at `address` is on this host for sure.
+fn is_local(address: &str) -> bool {
+    address.parse::<SocketAddr>().is_ok_and(|address| address.ip().to_canonical().is_loopback())
+}
+
+/// Who listens on all addresses is reached at this one.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), address.port())
+    } else {
+        address
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connect(clients: &Clients, from: &str, http_proxy: &str) -> Connection {
+        let kind = ClientKind { http_proxy: http_proxy.parse().ok(), ..ClientKind::default() };
+        let (node, user_agent, address) = (String::new(), String::new(), from.to_owned());
+        clients.connect(Introduction { node, user_agent, address, flavor: Flavor::Delta, kind }).unwrap()
+    }
+
+    #[test]
+    fn the_first_proxy_of_this_host_holds_until_it_goes() {
+        let clients = Clients::default();
+        let told = clients.http_proxy();
+        let check = |expected: Option<&str>| assert_eq!(told.borrow().map(|one| one.to_string()).as_deref(), expected);
+        check(None);
+        let _far = connect(&clients, "10.0.0.5:1", "127.0.0.1:1");
+        let _envoy = connect(&clients, "127.0.0.1:2", "");
+        check(None);
+        let first = connect(&clients, "[::ffff:127.0.0.1]:2", "0.0.0.0:14008");
+        check(Some("127.0.0.1:14008"));
+        let second = connect(&clients, "127.0.0.1:3", "127.0.0.1:14009");
+        check(Some("127.0.0.1:14008"));
+        drop(first);
+        check(Some("127.0.0.1:14009"));
+        drop(second);
+        check(None);
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 /// Where captured connections arrive unless the client says otherwise.
 pub const DEFAULT_OUTBOUND: &str = "0.0.0.0:14001";
 
-const KEYS: [&str; 4] = ["bind_address", "capture", "outbound", "http_proxy"];
+const KEYS: [&str; 5] = ["bind_address", "capture", "outbound", "http_proxy", "virtual_ips"];
 
 /// Which resources a client gets. Clients of one kind get the same.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +24,8 @@ pub struct ClientKind {
     pub outbound: Option<SocketAddr>,
     /// A listener for clients that know us as their HTTP proxy.
     pub http_proxy: Option<SocketAddr>,
+    /// A listener at each virtual IP and service port, where virtual IPs are loopback addresses.
+    pub virtual_ips: bool,
 }
 
 /// Node metadata that makes no sense.
@@ -59,17 +61,19 @@ impl ClientKind {
         if let Some(key) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(NodeError::UnknownKey { key: key.clone(), suggestion: suggest::nearest(key, KEYS) });
         }
-        let capture = match object.get("capture") {
-            None => false,
-            Some(Value::Bool(flag)) => *flag,
-            Some(other) => return Err(bad("capture", other, "true or false is wanted")),
+        let flag = |key| match object.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(bad(key, other, "true or false is wanted")),
         };
+        let capture = flag("capture")?;
         let outbound = parsed(&object, "outbound", "an address and port such as 0.0.0.0:14001 is wanted")?;
         let default = || DEFAULT_OUTBOUND.parse().expect("the default is an address and port");
         Ok(Self {
             bind_address: parsed(&object, "bind_address", "an IP address such as 127.0.0.1 is wanted")?,
             outbound: capture.then(|| outbound.unwrap_or_else(default)),
             http_proxy: parsed(&object, "http_proxy", "an address and port such as 127.0.0.1:14008 is wanted")?,
+            virtual_ips: flag("virtual_ips")?,
         })
     }
 }
@@ -111,8 +115,10 @@ mod tests {
         let capturing = ClientKind { outbound: Some("0.0.0.0:14001".parse().unwrap()), ..plain.clone() };
         assert_eq!(kind_of(json!({"mesh": {"capture": true}})), Ok(capturing));
         assert_eq!(kind_of(json!({"mesh": {"capture": false, "outbound": "0.0.0.0:1"}})), Ok(plain.clone()));
-        let proxy = ClientKind { http_proxy: Some("127.0.0.1:14008".parse().unwrap()), ..plain };
+        let proxy = ClientKind { http_proxy: Some("127.0.0.1:14008".parse().unwrap()), ..plain.clone() };
         assert_eq!(kind_of(json!({"mesh": {"http_proxy": "127.0.0.1:14008"}})), Ok(proxy));
+        let virtual_ips = ClientKind { virtual_ips: true, ..plain };
+        assert_eq!(kind_of(json!({"mesh": {"virtual_ips": true}})), Ok(virtual_ips));
     }
 
     #[test]
@@ -127,6 +133,7 @@ mod tests {
             "node.metadata.mesh.bind_address is \"localhost\"; an IP address such as 127.0.0.1 is wanted",
         );
         check(json!({"mesh": {"capture": "yes"}}), "node.metadata.mesh.capture is \"yes\"; true or false is wanted");
+        check(json!({"mesh": {"virtual_ips": 1}}), "node.metadata.mesh.virtual_ips is 1; true or false is wanted");
         check(json!({"mesh": 1}), "node.metadata.mesh is not an object such as {\"bind_address\": \"127.0.0.1\"}");
     }
 }

@@ -2,10 +2,12 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod bound; // listeners on an address, shared by authority; the HTTP proxy listener
+mod loopback; // listeners at virtual IPs of this very host
 mod captured; // listeners behind virtual IPs; what to capture
 mod names; // under which authorities a service is known
 mod service_port; // one service port: its cluster, its endpoints, its gRPC listener
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -51,6 +53,9 @@ pub fn build(snapshot: &Snapshot, client: &ClientKind, settings: &Settings) -> R
     }
     if let Some(address) = client.outbound {
         builder.add_captured(&ports, address);
+    } else if client.virtual_ips {
+        builder
+            .add_loopback(&ports, [client.bind_address.map(|address| SocketAddr::new(address, 0)), client.http_proxy]);
     }
     builder.set
 }

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{ArgGroup, Command, CommandFactory, FromArgMatches, Parser};
 use mesh_core::config::duration;
+use mesh_core::model::names::DEFAULT_HTTP_PROXY_PORT;
+use mesh_core::model::resource::Bind;
 
 use super::Config;
 
@@ -30,6 +33,11 @@ pub struct Flags {
     /// Listen on this address, one port per service port [default: 127.0.0.1]
     #[arg(long, env = "MESH_BIND", value_name = "ADDRESS", requires = "xds")]
     pub bind: Option<IpAddr>,
+
+    /// Listen here for clients that know this proxy as their HTTP proxy (`http_proxy`); none: nowhere [default with --bind: port
+    /// 14008 of that address where it is a loopback address, else of 127.0.0.1]
+    #[arg(long, env = "MESH_HTTP_PROXY", value_name = "ADDRESS:PORT", requires = "xds")]
+    pub http_proxy: Option<HttpProxy>,
 
     /// What the control plane calls this proxy [default: the host's name]
     #[arg(long, env = "MESH_NODE_ID", value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -72,6 +80,27 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// Where HTTP clients find this proxy, as it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum HttpProxy {
+    Nowhere,
+    At(SocketAddr),
+}
+
+impl FromStr for HttpProxy {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::Nowhere),
+            _ => match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() != 0 => Ok(Self::At(address)),
+                _ => Err("an address with a port such as 127.0.0.1:14008, or none, is wanted".to_owned()),
+            },
+        }
+    }
+}
+
 /// What a proxy with a control plane does with what it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
@@ -104,6 +133,22 @@ impl Flags {
         }
     }
 
+    /// Where HTTP clients find this proxy. Where nobody said it, not where a listener of the file is.
+    #[must_use]
+    pub fn http_proxy(&self, file: &Config) -> Option<SocketAddr> {
+        match (self.http_proxy, self.mode()) {
+            (Some(HttpProxy::At(address)), _) => Some(address),
+            (Some(HttpProxy::Nowhere), _) | (None, Mode::Capture | Mode::Sidecar) => None,
+            (None, Mode::Bind(address)) => {
+                let address = if address.is_loopback() { address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+                let default = SocketAddr::new(address, DEFAULT_HTTP_PROXY_PORT);
+                let mut binds = file.resources.listeners.values().map(|listener| listener.bind);
+                let is_taken = binds.any(|bind| matches!(bind, Bind::Address(other) if other.port() == default.port()));
+                (!is_taken).then_some(default)
+            }
+        }
+    }
+
     /// The file's settings, with those of the command line over them.
     #[must_use]
     pub fn over(&self, config: Config) -> Config {
@@ -124,8 +169,9 @@ fn command(variable: impl Fn(&str) -> Option<String>) -> Command {
     };
     let off = SWITCHES.into_iter().filter(|(_, name)| is_off(name) == Some(true));
     // Empty is absent, as everywhere.
-    let absent = variable("MESH_XDS").is_some_and(|value| value.is_empty()).then_some("xds");
-    let left_out = off.map(|(flag, _)| flag).chain(absent);
+    let absent = [("xds", "MESH_XDS"), ("http_proxy", "MESH_HTTP_PROXY")].into_iter();
+    let absent = absent.filter(|(_, name)| variable(name).is_some_and(|value| value.is_empty()));
+    let left_out = off.chain(absent).map(|(flag, _)| flag);
     left_out.fold(Flags::command(), |command, flag| command.mut_arg(flag, |flag| flag.env(None::<&'static str>)))
 }
 
@@ -203,6 +249,25 @@ mod tests {
     }
 
     #[test]
+    fn http_clients_find_it_where_it_is_bound_unless_it_is_told_otherwise() {
+        let check = |arguments: &str, file: &str, expected: Option<&str>| {
+            let file = crate::config::parse("proxy.yaml", file).unwrap();
+            let found = read(&format!("--xds a:1 {arguments}")).unwrap().http_proxy(&file);
+            assert_eq!(found.map(|one| one.to_string()).as_deref(), expected, "{arguments}");
+        };
+        check("", "", Some("127.0.0.1:14008"));
+        check("--bind 127.0.0.9", "", Some("127.0.0.9:14008"));
+        check("--bind 0.0.0.0", "", Some("127.0.0.1:14008"));
+        check("--bind 127.0.0.9 --http-proxy 127.0.0.1:3128", "", Some("127.0.0.1:3128"));
+        check("--http-proxy none", "", None);
+        check("--capture", "", None);
+        check("--capture --http-proxy 127.0.0.1:3128", "", Some("127.0.0.1:3128"));
+        let file = "listeners: [ { listen: 127.0.0.1:14008, service: a } ]\nservices: { a: { endpoints: [] } }";
+        check("", file, None);
+        check("--http-proxy 127.0.0.1:14008", file, Some("127.0.0.1:14008"));
+    }
+
+    #[test]
     fn what_excludes_itself_is_told() {
         let check = |arguments: &str, part: &str| {
             let error = read(arguments).expect_err(arguments);
@@ -215,6 +280,9 @@ mod tests {
         check("--config a.yaml --sidecar", "--xds <HOST:PORT>");
         check("--xds a:1 --check", "--config <FILE>");
         check("--xds a:1 --node-id", "--node-id");
+        check("--config a.yaml --http-proxy none", "--xds <HOST:PORT>");
+        check("--xds a:1 --http-proxy 3128", "such as 127.0.0.1:14008, or none");
+        check("--xds a:1 --http-proxy 127.0.0.1:0", "such as 127.0.0.1:14008, or none");
         check("--xds a:1 --workers 0", "0 is not in 1..=1024");
         check("--xds a:1 --drain-timeout 30", "a duration such as");
         for wrong in ["a", "a:", ":1", "a:0", "a:99999", "[::1:1", "::1:1", "http://a:1"] {

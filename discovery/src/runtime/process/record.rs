@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +37,9 @@ pub(super) struct Record {
     pub(super) config_hash: Arc<str>,
     pub(super) directory: PathBuf,
     pub(super) address: Ipv4Addr,
+    /// Where it was told to send its HTTP calls.
+    #[serde(default)]
+    pub(super) http_proxy: Option<SocketAddr>,
     pub(super) token: String,
     /// None between the writing of this file and the start.
     pub(super) identity: Option<Identity>,

@@ -67,7 +67,7 @@ pub(super) fn program(word: &str, directory: &Path) -> PathBuf {
 ///
 /// It is not tied to the life of discovery (`PR_SET_PDEATHSIG`): when discovery is killed its replicas go on serving, and are
 /// found again by their records.
-pub(super) fn spawn(record: &Record, folder: &Path, http_proxy: Option<SocketAddr>) -> io::Result<Child> {
+pub(super) fn spawn(record: &Record, folder: &Path) -> io::Result<Child> {
     let service = &record.service;
     let words: Vec<String> = [&service.entrypoint, &service.command]
         .into_iter()
@@ -82,7 +82,7 @@ pub(super) fn spawn(record: &Record, folder: &Path, http_proxy: Option<SocketAdd
     Command::new(program(name, &directory))
         .args(arguments)
         .env_clear()
-        .envs(environment(record, http_proxy))
+        .envs(environment(record, record.http_proxy))
         .current_dir(&directory)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)

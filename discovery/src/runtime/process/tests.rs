@@ -131,7 +131,7 @@ async fn a_stopping_replica_says_so_before_it_is_signalled() {
     let stopping = runtime.stop(unit.clone(), order(DEADLINE));
     let seen = tokio::time::timeout(Duration::from_millis(50), stopping).await;
     assert!(seen.is_err(), "still draining");
-    let observed = crate::provider::process::observation(&runtime.views());
+    let observed = crate::provider::process::observation(&runtime.views(), runtime.http_proxy(), Instant::now());
     assert_eq!(observed.endpoints[0].endpoint.state, mesh_core::model::endpoint::EndpointState::Draining);
     assert!(
         runtime.lock().known[&unit].record.identity.as_ref().is_some_and(kernel::is_alive),

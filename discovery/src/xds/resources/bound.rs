@@ -78,18 +78,10 @@ impl Builder<'_> {
                 continue;
             }
             let Some(first) = claim.holders.first() else { continue };
-            let listener = |protocol, routes, tcp_cluster| Listener {
-                name: socket.to_string().into(),
-                bind: Bind::Address(socket),
-                protocol,
-                routes,
-                tcp_cluster,
-                tls: None,
-                proxy_protocol: None,
-                detect_timeout: Listener::DETECT_TIMEOUT,
-                forwarded_headers: ForwardedHeaders::bound_to(address),
-                limits: Limits::default(),
-                h2_limits: H2Limits::default(),
+            let listener = |protocol, routes, tcp_cluster| {
+                let forwarded_headers = ForwardedHeaders::bound_to(address);
+                let plain = Listener::new(socket.to_string().into(), Bind::Address(socket), protocol);
+                Listener { routes, tcp_cluster, forwarded_headers, ..plain }
             };
             if !first.may_be_http() {
                 self.add_listener(&listener(ListenProtocol::Tcp, None, Some(first.cluster_name.clone())));
@@ -132,23 +124,14 @@ impl Builder<'_> {
         let table = RouteTable { name: NAME.into(), hosts: hosts.collect() };
         self.add_table(&table);
         let routes: Option<Arc<str>> = Some(table.name.clone());
-        self.add_listener(&Listener {
-            name: NAME.into(),
-            bind: Bind::Address(address),
-            protocol: ListenProtocol::Http,
-            routes,
-            tcp_cluster: None,
-            tls: None,
-            proxy_protocol: None,
-            detect_timeout: Listener::DETECT_TIMEOUT,
-            forwarded_headers: ForwardedHeaders::bound_to(address.ip()),
-            limits: Limits::default(),
-            h2_limits: H2Limits::default(),
-        });
+        let listener = Listener::new(NAME.into(), Bind::Address(address), ListenProtocol::Http);
+        let forwarded_headers = ForwardedHeaders::bound_to(address.ip());
+        self.add_listener(&Listener { routes, forwarded_headers, ..listener });
     }
 }
 
-fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+/// Whether one socket would take what the other one listens for.
+pub(super) fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
     let any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() == other.port() && (any || one.ip() == other.ip())
 }

@@ -25,21 +25,11 @@ use super::service_port::{ServicePortRef, assignment};
 
 impl Builder<'_> {
     pub(super) fn add_captured(&mut self, ports: &[ServicePortRef<'_>], outbound: SocketAddr) {
-        self.add_listener(&Listener {
-            name: "outbound".into(),
-            bind: Bind::OriginalDestination(outbound),
-            protocol: ListenProtocol::Auto,
-            routes: None,
-            tcp_cluster: None,
-            tls: None,
-            proxy_protocol: None,
-            detect_timeout: Listener::DETECT_TIMEOUT,
-            forwarded_headers: ForwardedHeaders::captured(),
-            limits: Limits::default(),
-            h2_limits: H2Limits::default(),
-        });
+        let listener = Listener::new("outbound".into(), Bind::OriginalDestination(outbound), ListenProtocol::Auto);
+        self.add_listener(&Listener { forwarded_headers: ForwardedHeaders::captured(), ..listener });
         for port in ports {
-            self.add_virtual(port);
+            let socket = SocketAddr::new(port.service.virtual_ip, port.port.port);
+            self.add_virtual(port, Bind::Captured(socket), ForwardedHeaders::captured());
         }
         for service in self.snapshot.services.values().filter(|service| service.ports.is_empty()) {
             self.add_any_port(service);
@@ -49,7 +39,7 @@ impl Builder<'_> {
     }
 
     /// A virtual IP names the service, whatever the authority says.
-    fn add_virtual(&mut self, port: &ServicePortRef<'_>) {
+    pub(super) fn add_virtual(&mut self, port: &ServicePortRef<'_>, bind: Bind, forwarded_headers: ForwardedHeaders) {
         let socket = SocketAddr::new(port.service.virtual_ip, port.port.port);
         let protocol = port.protocol();
         let routes = protocol.may_be_http().then(|| {
@@ -59,7 +49,8 @@ impl Builder<'_> {
         });
         let bytes = matches!(protocol, Protocol::Auto | Protocol::Tcp);
         let tcp_cluster = bytes.then(|| port.cluster_name.clone());
-        self.add_listener(&behind(socket, protocol.listen(), routes, tcp_cluster));
+        let listener = Listener::new(socket.to_string().into(), bind, protocol.listen());
+        self.add_listener(&Listener { routes, tcp_cluster, forwarded_headers, ..listener });
     }
 
     /// A service of which nobody has said a port: whatever port is dialled, it is that of one of its endpoints, which the proxy puts
@@ -76,29 +67,8 @@ impl Builder<'_> {
         let endpoints = assignment(&cluster_name, self.snapshot.endpoints_of(&service.id), |_| Some(ANY_PORT));
         self.add_cluster(&cluster, &endpoints);
         let socket = SocketAddr::new(service.virtual_ip, ANY_PORT);
-        self.add_listener(&behind(socket, ListenProtocol::Tcp, None, Some(cluster_name)));
-    }
-}
-
-/// One that captured connections reach by what they dialled.
-fn behind(
-    socket: SocketAddr,
-    protocol: ListenProtocol,
-    routes: Option<Arc<str>>,
-    tcp_cluster: Option<Arc<str>>,
-) -> Listener {
-    Listener {
-        name: socket.to_string().into(),
-        bind: Bind::Captured(socket),
-        protocol,
-        routes,
-        tcp_cluster,
-        tls: None,
-        proxy_protocol: None,
-        detect_timeout: Listener::DETECT_TIMEOUT,
-        forwarded_headers: ForwardedHeaders::captured(),
-        limits: Limits::default(),
-        h2_limits: H2Limits::default(),
+        let listener = Listener::new(socket.to_string().into(), Bind::Captured(socket), ListenProtocol::Tcp);
+        self.add_listener(&Listener { tcp_cluster: Some(cluster_name), ..listener });
     }
 }
 

@@ -77,19 +77,7 @@ impl ServicePortRef<'_> {
         }
         let name: Arc<str> = format!("{}:{}", self.fqdn, self.port.port).into();
         let table: Arc<str> = format!("api|{name}").into();
-        let listener = Listener {
-            name,
-            bind: Bind::Api,
-            protocol: ListenProtocol::Http,
-            routes: Some(table.clone()),
-            tcp_cluster: None,
-            tls: None,
-            proxy_protocol: None,
-            detect_timeout: Listener::DETECT_TIMEOUT,
-            forwarded_headers: ForwardedHeaders::default(),
-            limits: Limits::default(),
-            h2_limits: H2Limits::default(),
-        };
+        let listener = Listener { routes: Some(table.clone()), ..Listener::new(name, Bind::Api, ListenProtocol::Http) };
         Some((listener, RouteTable { name: table, hosts: vec![self.host(vec!["*".into()])] }))
     }
 

@@ -185,6 +185,43 @@ fn the_http_proxy_tells_all_ports_apart_by_authority() {
 }
 
 #[test]
+fn virtual_ips_that_are_loopback_addresses_are_listened_on_by_who_asks_for_it() {
+    let mut snapshot = snapshot("web.shop:8080/auto db.shop:5432/tcp db2.shop:5432/tcp");
+    for (service, ip) in [("web.shop", "127.240.0.1"), ("db.shop", "127.240.0.2"), ("db2.shop", "127.240.0.3")] {
+        let service = snapshot.services.get_mut(&id(service)).unwrap();
+        Arc::make_mut(service).virtual_ip = ip.parse().unwrap();
+    }
+    let listeners = |kind: &ClientKind, range: &str| {
+        let set = build(&snapshot, kind, &Settings::new(range.parse().unwrap()));
+        names(&set, Kind::Listener).join(" ")
+    };
+    let kind = ClientKind { virtual_ips: true, ..bound() };
+    let all = "127.0.0.1:5432 127.0.0.1:8080 127.240.0.1:8080 127.240.0.2:5432 127.240.0.3:5432";
+    assert_eq!(listeners(&kind, "127.240.0.0/16"), all);
+    let without = "127.0.0.1:5432 127.0.0.1:8080";
+    assert_eq!(listeners(&bound(), "127.240.0.0/16"), without, "not asked for");
+    assert_eq!(listeners(&kind, "240.240.0.0/16"), without);
+    assert_eq!(listeners(&kind, "126.0.0.0/7"), without, "only in part");
+    let everywhere = ClientKind { bind_address: "0.0.0.0".parse().ok(), ..kind.clone() };
+    assert_eq!(listeners(&everywhere, "127.240.0.0/16"), "0.0.0.0:5432 0.0.0.0:8080", "it has them already");
+    let capturing = ClientKind { outbound: "0.0.0.0:14001".parse().ok(), ..kind.clone() };
+    assert_eq!(listeners(&capturing, "127.240.0.0/16"), format!("{all} outbound"));
+    let proxy = ClientKind { http_proxy: "0.0.0.0:8080".parse().ok(), bind_address: None, ..kind.clone() };
+    assert_eq!(listeners(&proxy, "127.240.0.0/16"), "127.240.0.2:5432 127.240.0.3:5432 http_proxy");
+
+    let set = build(&snapshot, &kind, &Settings::new("127.240.0.0/16".parse().unwrap()));
+    let (web, db2) = (listener(&set, "127.240.0.1:8080").unwrap(), listener(&set, "127.240.0.3:5432").unwrap());
+    assert_eq!(web.bind, Bind::Address("127.240.0.1:8080".parse().unwrap()));
+    assert_eq!(web.protocol, ListenProtocol::Auto);
+    assert_eq!(hosts(&table(&set, web.routes.as_deref().unwrap())), ["outbound|8080||web.shop.svc.mesh.internal: *"]);
+    assert_eq!(
+        db2.tcp_cluster.as_deref(),
+        Some("outbound|5432||db2.shop.svc.mesh.internal"),
+        "though db has 127.0.0.1:5432"
+    );
+}
+
+#[test]
 fn a_capturing_client_gets_every_virtual_ip_and_what_to_capture() {
     let mut snapshot = snapshot("web.shop:8080/auto db.shop:5432/auto");
     let web = endpoint("web.shop", "web-1", "172.18.0.5", &[("8080", 80)]);
