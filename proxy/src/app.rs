@@ -58,12 +58,15 @@ pub struct Options {
     /// Listeners without which the app does not start. None: all that are there at the start. Any other that cannot be opened
     /// is told, and tried again.
     pub required: Option<BTreeSet<Arc<str>>>,
+    /// Sockets that are bound already, each for the listener on its address: so that nobody takes it in between.
+    pub bound: Vec<TcpListener>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let (drain_timeout, readiness) = (Duration::from_secs(30), Readiness::default());
-        Self { workers: 1, admin: None, access_log: None, drain_timeout, readiness, capture: None, required: None }
+        let (admin, access_log, capture, required, bound) = (None, None, None, None, Vec::new());
+        Self { workers: 1, admin, access_log, drain_timeout, readiness, capture, required, bound }
     }
 }
 
@@ -121,7 +124,7 @@ impl App {
         let registry = Registry::new();
         let metrics: Vec<Arc<WorkerMetrics>> = (0..options.workers.max(1)).map(|_| Arc::default()).collect();
         let collector = ProxyCollector::new(metrics.clone(), Arc::clone(&view));
-        let mut listeners = Listeners::default();
+        let mut listeners = Listeners::new(options.bound);
         let registered = registry
             .register(Box::new(collector))
             .and_then(|()| registry.register(Box::new(listeners.failed().gauge()?)))

@@ -74,6 +74,7 @@ async fn run(flags: &Flags, file: Config) -> anyhow::Result<()> {
         capture: capture(flags.mode()),
         // What a control plane asks for may be taken on this host; what the file says was written for it.
         required: Some(config.resources.listeners.keys().cloned().collect()),
+        bound: Vec::new(),
     };
     let app = App::bind(options, told.resources.clone()).await?;
     for (name, address) in app.addresses() {

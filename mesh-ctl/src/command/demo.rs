@@ -202,13 +202,10 @@ fn parts(stage: &Stage, state_dir: &Path) -> Parts {
         }),
         Stage::Process => None,
     };
-    // Processes reach virtual IPs only where they are loopback addresses.
-    let loopback = || "127.240.0.0/16".parse().expect("a network");
-    let virtual_ip_range = docker.is_none().then(loopback);
     // Only what the demo made is ever entered: discovery names its containers, and no other.
     let capture = docker.is_some().then(|| CaptureOptions::docker(false));
     let state_dir = state_dir.to_owned();
-    Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ip_range, capture }
+    Parts { state_dir, processes: docker.is_none(), docker, file: None, virtual_ips: true, capture }
 }
 
 /// The whole story; `shown` has what it has shown so far.

@@ -9,7 +9,7 @@ use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_proxy::ambient::{CaptureOptions, Own};
 
 use crate::args::DevArguments;
-use crate::embedded::{Mesh, Parts, engine};
+use crate::embedded::{API_PORT, Mesh, Parts, engine};
 use crate::ending;
 
 /// # Errors
@@ -23,17 +23,22 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let url = engine::choose(arguments.docker.as_deref()).map_err(|reason| anyhow::anyhow!("--docker: {reason}"))?;
     let docker =
         url.map(|url| DockerProviderConfig { url, exposed_by_default: arguments.exposed_by_default, only_label: None });
-    let capture = capture(docker.is_some(), !arguments.no_host).await;
-    let parts = Parts {
-        state_dir,
-        docker,
-        processes: true,
-        file: arguments.file,
-        virtual_ip_range: None,
-        capture: capture.clone(),
-    };
+    // Without an engine virtual IPs are addresses of this host, and the proxy listens there: nothing has to be captured.
+    let virtual_ips = docker.is_none() && !arguments.no_host;
+    let capture = capture(docker.is_some(), docker.is_some() && !arguments.no_host).await;
+    let parts =
+        Parts { state_dir, docker, processes: true, file: arguments.file, virtual_ips, capture: capture.clone() };
     let mesh = Mesh::start(parts).await?;
     eprintln!("API http://{}, DNS {}, proxy http://{}", mesh.api_address, mesh.dns_address, mesh.admin_address);
+    if mesh.api_address.port() != API_PORT {
+        let server = mesh.api_address;
+        eprintln!(
+            "Port {API_PORT} is taken: other commands need --server http://{server}, or MESH_SERVER=http://{server}"
+        );
+    }
+    if virtual_ips {
+        eprintln!("this host reaches virtual IPs");
+    }
     if let Some(capture) = capture {
         let containers = capture.containers.map(|_| "calls of meshed containers to each other are captured");
         let host = capture.own.map(|_| "this host reaches virtual IPs");

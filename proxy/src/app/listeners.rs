@@ -1,7 +1,7 @@
 //! Which sockets are open, and which should be. A listener that stays as it was is not touched, nor are its connections.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use super::worker::WorkerThread;
 use crate::inbound::Entrance;
 use crate::listen::failed::FailedListeners;
 use crate::listen::limits::Admission;
-use crate::listen::socket::{BindError, bind};
+use crate::listen::socket::{BindError, bind, bind_from};
 use crate::upstream::connect::Origin;
 
 /// Open sockets, by the name of their listener.
@@ -20,6 +20,8 @@ pub(super) struct Listeners {
     open: BTreeMap<Arc<str>, Open>,
     /// Those that could not be opened, which is told once and tried again.
     failed: FailedListeners,
+    /// Sockets that were bound for us.
+    bound: Vec<TcpListener>,
 }
 
 struct Open {
@@ -28,6 +30,11 @@ struct Open {
 }
 
 impl Listeners {
+    /// None open; those of `bound` need no further one.
+    pub(super) fn new(bound: Vec<TcpListener>) -> Self {
+        Self { bound, ..Self::default() }
+    }
+
     pub(super) fn addresses(&self) -> BTreeMap<Arc<str>, SocketAddr> {
         self.open.iter().map(|(name, open)| (Arc::clone(name), open.bound)).collect()
     }
@@ -88,7 +95,11 @@ impl Listeners {
     }
 
     fn open_one(&mut self, name: Arc<str>, wanted: SocketAddr, workers: &[WorkerThread]) -> Result<(), BindError> {
-        let sockets = bind(wanted, workers.len())?;
+        let is_it = |socket: &TcpListener| socket.local_addr().is_ok_and(|address| address == wanted);
+        let sockets = match self.bound.iter().position(is_it) {
+            Some(index) => bind_from(self.bound.swap_remove(index), workers.len())?,
+            None => bind(wanted, workers.len())?,
+        };
         let bound = sockets.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(wanted);
         let (origin, admission) = (Origin::default(), Arc::new(Admission::default()));
         for (worker, socket) in workers.iter().zip(sockets) {

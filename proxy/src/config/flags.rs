@@ -34,8 +34,8 @@ pub struct Flags {
     #[arg(long, env = "MESH_BIND", value_name = "ADDRESS", requires = "xds")]
     pub bind: Option<IpAddr>,
 
-    /// Listen here for clients that know this proxy as their HTTP proxy (`http_proxy`); none: nowhere [default with --bind: port
-    /// 14008 of that address where it is a loopback address, else of 127.0.0.1]
+    /// Listen here for clients that know this proxy as their HTTP proxy (`http_proxy`); none: nowhere [default: 127.0.0.1:14008;
+    /// with --bind of another loopback address, there; with --sidecar, nowhere]
     #[arg(long, env = "MESH_HTTP_PROXY", value_name = "ADDRESS:PORT", requires = "xds")]
     pub http_proxy: Option<HttpProxy>,
 
@@ -138,9 +138,10 @@ impl Flags {
     pub fn http_proxy(&self, file: &Config) -> Option<SocketAddr> {
         match (self.http_proxy, self.mode()) {
             (Some(HttpProxy::At(address)), _) => Some(address),
-            (Some(HttpProxy::Nowhere), _) | (None, Mode::Capture | Mode::Sidecar) => None,
-            (None, Mode::Bind(address)) => {
-                let address = if address.is_loopback() { address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+            (Some(HttpProxy::Nowhere), _) | (None, Mode::Sidecar) => None,
+            (None, mode) => {
+                let bind = if let Mode::Bind(address) = mode { Some(address) } else { None };
+                let address = bind.filter(IpAddr::is_loopback).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 let default = SocketAddr::new(address, DEFAULT_HTTP_PROXY_PORT);
                 let mut binds = file.resources.listeners.values().map(|listener| listener.bind);
                 let is_taken = binds.any(|bind| matches!(bind, Bind::Address(other) if other.port() == default.port()));
@@ -260,7 +261,8 @@ mod tests {
         check("--bind 0.0.0.0", "", Some("127.0.0.1:14008"));
         check("--bind 127.0.0.9 --http-proxy 127.0.0.1:3128", "", Some("127.0.0.1:3128"));
         check("--http-proxy none", "", None);
-        check("--capture", "", None);
+        check("--capture", "", Some("127.0.0.1:14008"));
+        check("--sidecar", "", None);
         check("--capture --http-proxy 127.0.0.1:3128", "", Some("127.0.0.1:3128"));
         let file = "listeners: [ { listen: 127.0.0.1:14008, service: a } ]\nservices: { a: { endpoints: [] } }";
         check("", file, None);

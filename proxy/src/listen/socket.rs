@@ -31,6 +31,20 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindE
     let failed = |source| BindError { address, source };
     let first = open(address).map_err(failed)?;
     first.bind(&address.into()).map_err(failed)?;
+    share(first, address, count)
+}
+
+/// As [`bind`], from a socket that is bound already.
+///
+/// # Errors
+/// [`BindError`] when the others cannot join it.
+pub fn bind_from(first: TcpListener, count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let address = first.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    share(first.into(), address, count)
+}
+
+fn share(first: Socket, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let failed = |source| BindError { address, source };
     let bound = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     first.set_reuse_port(true).map_err(failed)?;
     let mut sockets = vec![first];
@@ -86,6 +100,10 @@ mod tests {
         assert_eq!(bind(address, 1).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
         drop(sockets);
         assert!(bind(address, 2).is_ok());
+        let first = TcpListener::bind(loopback()).unwrap();
+        let address = first.local_addr().unwrap();
+        let sockets = bind_from(first, 3).unwrap();
+        assert!(sockets.len() == 3 && sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
     }
 
     #[test]
