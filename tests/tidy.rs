@@ -207,6 +207,20 @@ fn tests_wait_for_conditions_and_never_sleep() {
 }
 
 #[test]
+fn a_closed_reader_is_no_panic() {
+    let banned = [concat!("print", "ln!("), concat!("print", "!(")];
+    let mut wrong = BTreeSet::new();
+    for folder in ["core", "proxy", "discovery", "mesh-ctl"] {
+        for file in files(&root().join(folder).join("src"), ".rs").into_iter().filter(|file| !is_test(file)) {
+            let text = production(&read(&file));
+            let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+            wrong.extend(code.filter(|line| banned.iter().any(|word| line.contains(word))).map(|_| shown(&file)));
+        }
+    }
+    assert!(wrong.is_empty(), "`mesh_core::tell!` for stderr, `output::say` for stdout:\n{}", join(&wrong));
+}
+
+#[test]
 fn unsafe_code_stays_out() {
     let allow = concat!("allow(un", "safe_code");
     let wrong: BTreeSet<_> =

@@ -6,6 +6,7 @@ use anyhow::Context;
 use clap::Parser;
 use mesh_core::task::drain;
 use mesh_core::telemetry::log;
+use mesh_core::tell;
 use mesh_discovery::app::App;
 use mesh_discovery::config::{Config, Environment, Flags};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,14 +16,14 @@ fn main() -> ExitCode {
     let config = match Config::from_flags(&Flags::parse(), &Environment::of_process()) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}\nmesh-discovery --help tells of every flag");
+            tell!("{problems}\nmesh-discovery --help tells of every flag");
             return ExitCode::from(2);
         }
     };
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mesh-discovery: {error:#}");
+            tell!("mesh-discovery: {error:#}");
             ExitCode::FAILURE
         }
     }

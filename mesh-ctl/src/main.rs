@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use mesh_core::tell;
 use mesh_ctl::args::{Arguments, Command, DemoArguments};
 use mesh_ctl::command;
 
@@ -12,7 +13,7 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("mesh-ctl: {error:#}");
+            tell!("mesh-ctl: {error:#}");
             ExitCode::FAILURE
         }
     }

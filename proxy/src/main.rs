@@ -1,5 +1,6 @@
 //! `mesh-proxy`: flags, configuration, the app, a signal, a drain.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use anyhow::Context;
 use mesh_core::model::resource::Listener;
 use mesh_core::task::ready::Readiness;
 use mesh_core::telemetry::log;
+use mesh_core::tell;
 use mesh_proxy::ambient::CaptureOptions;
 use mesh_proxy::app::{App, Options};
 use mesh_proxy::config::flags::{Flags, HostPort, Mode};
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
     match start(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mesh-proxy: {error:#}");
+            tell!("mesh-proxy: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -37,7 +39,9 @@ fn start(flags: &Flags) -> anyhow::Result<()> {
     };
     if flags.check {
         check_certificates(&config)?;
-        println!("{}: ok", flags.config.as_ref().map_or("-".into(), |path| path.display().to_string()));
+        let path = flags.config.as_ref().map_or("-".into(), |path| path.display().to_string());
+        // Whoever does not read it sees the exit code.
+        let _ = writeln!(std::io::stdout(), "{path}: ok");
         return Ok(());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;

@@ -143,6 +143,19 @@ fn wrong_usage_is_2_and_a_closed_reader_no_panic() {
     let piped = format!("{} completion bash | head -1", binary("mesh-ctl").display());
     let said = said(&Command::new("sh").args(["-c", &piped]).output().unwrap());
     assert!(!said.text.contains("panicked"), "{}", said.text);
+    // Nobody reads stderr, and each has something to say there: it ends as it would, 101 is a panic.
+    let (ctl, discovery, proxy) = (binary("mesh-ctl"), binary("mesh-discovery"), binary("mesh-proxy"));
+    for (words, code) in [
+        (format!("{} --server 127.0.0.1:1 ps", ctl.display()), 1),
+        (format!("{} --api-listen x", discovery.display()), 2),
+        (format!("{} --config /nonexistent", proxy.display()), 1),
+        (format!("MESH_STATE_DIR=/proc/nowhere {} --docker none", discovery.display()), 1),
+    ] {
+        // The reader is gone before the writer begins.
+        let script = format!("mkfifo fifo 2>&-; exec 8<>fifo 9>fifo 8<&-; {words} 2>&9 9>&-");
+        let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words}");
+    }
 }
 
 fn main() {

@@ -19,6 +19,7 @@ use super::project::confirmed;
 use crate::args::CleanupArguments;
 use crate::embedded::engine;
 use crate::output::say;
+use mesh_core::tell;
 
 pub mod state; // the files in a state folder that are ours
 
@@ -36,14 +37,14 @@ pub async fn run(arguments: CleanupArguments) -> anyhow::Result<ExitCode> {
     let engine = match engine::choose(arguments.docker.as_deref()).map_err(anyhow::Error::msg)? {
         Some(_) => engine::connect(arguments.docker.as_deref())
             .await
-            .map_err(|reason| eprintln!("No engine is asked: {reason}"))
+            .map_err(|reason| tell!("No engine is asked: {reason}"))
             .ok(),
         None => None,
     };
     let is_root = nix::unistd::geteuid().is_root();
-    eprintln!("What Weft made is removed: {}.", looked_at(engine.as_ref(), &files, &state_dir, is_root));
+    tell!("What Weft made is removed: {}.", looked_at(engine.as_ref(), &files, &state_dir, is_root));
     if state_dir.exists() && files.is_empty() {
-        eprintln!("{} is left alone: nothing in it is Weft's.", state_dir.display());
+        tell!("{} is left alone: nothing in it is Weft's.", state_dir.display());
     }
     if !confirmed("Do this?", arguments.yes)? {
         return Ok(ExitCode::FAILURE);
@@ -84,7 +85,7 @@ fn looked_at(engine: Option<&Engine>, files: &[PathBuf], state_dir: &Path, is_ro
 /// Takes away what capture left: in the host's network namespace, and in those of containers. What it says could not be.
 async fn uncapture() -> Vec<String> {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("network namespaces are left alone: entering them takes root");
+        tell!("network namespaces are left alone: entering them takes root");
         return Vec::new();
     }
     let IpNet::V4(range) = Config::ephemeral().vip_range else { return Vec::new() };

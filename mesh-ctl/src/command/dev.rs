@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use mesh_core::telemetry::log;
+use mesh_core::tell;
 use mesh_discovery::config::{Environment, default_state_dir};
 use mesh_discovery::provider::docker::DockerProviderConfig;
 use mesh_proxy::ambient::{CaptureOptions, Own};
@@ -29,22 +30,20 @@ pub async fn run(arguments: DevArguments) -> anyhow::Result<ExitCode> {
     let parts =
         Parts { state_dir, docker, processes: true, file: arguments.file, virtual_ips, capture: capture.clone() };
     let mesh = Mesh::start(parts).await?;
-    eprintln!("API http://{}, DNS {}, proxy http://{}", mesh.api_address, mesh.dns_address, mesh.admin_address);
+    tell!("API http://{}, DNS {}, proxy http://{}", mesh.api_address, mesh.dns_address, mesh.admin_address);
     if mesh.api_address.port() != API_PORT {
         let server = mesh.api_address;
-        eprintln!(
-            "Port {API_PORT} is taken: other commands need --server http://{server}, or MESH_SERVER=http://{server}"
-        );
+        tell!("Port {API_PORT} is taken: other commands need --server http://{server}, or MESH_SERVER=http://{server}");
     }
     if virtual_ips {
-        eprintln!("this host reaches virtual IPs");
+        tell!("this host reaches virtual IPs");
     }
     if let Some(capture) = capture {
         let containers = capture.containers.map(|_| "calls of meshed containers to each other are captured");
         let host = capture.own.map(|_| "this host reaches virtual IPs");
-        eprintln!("{}", [containers, host].into_iter().flatten().collect::<Vec<_>>().join("; "));
+        tell!("{}", [containers, host].into_iter().flatten().collect::<Vec<_>>().join("; "));
     }
-    eprintln!("HTTP clients reach services by name with http_proxy=http://{}; Ctrl-C ends it", mesh.http_proxy);
+    tell!("HTTP clients reach services by name with http_proxy=http://{}; Ctrl-C ends it", mesh.http_proxy);
     ending::wanted().await;
     mesh.stop().await?;
     Ok(ExitCode::SUCCESS)
@@ -57,7 +56,7 @@ async fn capture(containers: bool, host: bool) -> Option<CaptureOptions> {
         return None;
     }
     if let Some(reason) = engine::cannot_capture().await {
-        eprintln!("Nothing is captured: {reason}. Run as root; `mesh-ctl check` says what else is missing.");
+        tell!("Nothing is captured: {reason}. Run as root; `mesh-ctl check` says what else is missing.");
         return None;
     }
     let own = host.then_some(Own::Host);

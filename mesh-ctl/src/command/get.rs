@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::args::{GetArguments, Output, Resource};
 use crate::client::Client;
 use crate::output::{self, Table, cell, items};
+use mesh_core::tell;
 
 /// # Errors
 /// When discovery does not answer.
@@ -28,7 +29,7 @@ pub async fn run(client: &Client, output: Output, arguments: GetArguments) -> an
         Resource::Conditions => conditions,
     };
     if empty && output == Output::Table {
-        eprintln!("none; snapshot {}", cell(&answer, "snapshot"));
+        tell!("none; snapshot {}", cell(&answer, "snapshot"));
         return Ok(ExitCode::SUCCESS);
     }
     output::print(output, &answer, table)?;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use http::Method;
 use mesh_core::compose::{self, Overrides, Project};
 use mesh_core::model::replicas::{Plan, ReplicaStatus, RuntimeKind, StepEvent, StepOutcome};
+use mesh_core::tell;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -61,8 +62,24 @@ pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyh
     follow(client, project.name.as_str(), seen, deadline, missing)
         .await
         .with_context(|| format!("not all of {} is as the file asks for", project.name))?;
-    eprintln!("{}: all {wanted} replicas are ready", project.name);
+    tell!("{}: all {wanted} replicas are ready", project.name);
+    for message in calls_to_nowhere(client, &project).await {
+        tell!("note: {message}");
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is wrong with where the processes of a project send their calls. They run all the same.
+async fn calls_to_nowhere(client: &Client, project: &Project) -> Vec<String> {
+    if project.services.values().all(|service| service.runtime == RuntimeKind::Docker) {
+        return Vec::new();
+    }
+    let conditions: Value = client.get("/v1/conditions").await.unwrap_or_default();
+    let of_project = format!("process/{}-", project.name);
+    let is_meant = |object: &str| object == "provider/process" || object.starts_with(&of_project);
+    let items = output::items(&conditions).iter();
+    let meant = items.filter(|item| item["type"] == "NoHttpProxy" && item["object"].as_str().is_some_and(is_meant));
+    meant.filter_map(|item| item["message"].as_str().map(str::to_owned)).collect()
 }
 
 /// # Errors
@@ -71,7 +88,7 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
     let name = name_of(&arguments.project)?;
     let running = replicas(client, Some(&name)).await?;
     let ours = running.iter().filter(|replica| replica.managed).count();
-    eprintln!("{name}: {ours} replicas will be stopped and removed");
+    tell!("{name}: {ours} replicas will be stopped and removed");
     if ours > 0 && !confirmed("Do this?", arguments.yes)? {
         return Ok(ExitCode::FAILURE);
     }
@@ -80,7 +97,7 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
         Ok(_) => {}
         // As it is after the first time.
         Err(ClientError::Refused { status: http::StatusCode::NOT_FOUND, message }) => {
-            eprintln!("{name}: nothing to remove; {message}");
+            tell!("{name}: nothing to remove; {message}");
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(error.into()),
@@ -93,7 +110,7 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
     follow(client, &name, seen, deadline, left)
         .await
         .with_context(|| format!("something of {name} is left; `mesh-ctl ps -p {name}` says what"))?;
-    eprintln!("{name}: gone");
+    tell!("{name}: gone");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,7 +121,7 @@ pub async fn scale(client: &Client, arguments: ScaleArguments) -> anyhow::Result
     let name = name_of(&arguments.project)?;
     let _: Value = client.call(Method::POST, &format!("/v1/projects/{name}/scale"), Some(&wanted)).await?;
     let list = wanted.iter().map(|(service, count)| format!("{service}={count}")).collect::<Vec<_>>().join(" ");
-    eprintln!("{name}: {list} is asked for; `mesh-ctl ps -p {name}` shows it come");
+    tell!("{name}: {list} is asked for; `mesh-ctl ps -p {name}` shows it come");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,7 +130,7 @@ pub async fn scale(client: &Client, arguments: ScaleArguments) -> anyhow::Result
 pub async fn ps(client: &Client, output: Output, arguments: PsArguments) -> anyhow::Result<ExitCode> {
     let replicas = replicas(client, arguments.project.as_deref()).await?;
     if replicas.is_empty() && output == Output::Table {
-        eprintln!("no replicas");
+        tell!("no replicas");
         return Ok(ExitCode::SUCCESS);
     }
     let value = json!({ "apiVersion": "mesh/v1", "items": replicas });
@@ -320,15 +337,15 @@ async fn awaited_by_plan(client: &Client, project: &str) -> Vec<String> {
 
 fn tell(event: &StepEvent) {
     match &event.outcome {
-        StepOutcome::Begun => eprintln!("  {}", event.step),
+        StepOutcome::Begun => tell!("  {}", event.step),
         StepOutcome::Done => {}
-        StepOutcome::Failed { error } => eprintln!("  {} failed: {error}", event.step),
+        StepOutcome::Failed { error } => tell!("  {} failed: {error}", event.step),
     }
 }
 
 fn print_plan(output: Output, plan: &Plan) -> anyhow::Result<()> {
     if plan.is_settled() && output == Output::Table {
-        eprintln!("no changes: what runs is what the file asks for");
+        tell!("no changes: what runs is what the file asks for");
         return Ok(());
     }
     let mut value = serde_json::to_value(plan)?;
@@ -350,8 +367,9 @@ pub fn confirmed(question: &str, yes: bool) -> anyhow::Result<bool> {
     if yes || !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Ok(true);
     }
-    eprint!("{question} [y/N] ");
-    std::io::stderr().flush()?;
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

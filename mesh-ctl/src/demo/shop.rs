@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mesh_core::task::drain::{self, Drain};
+use mesh_core::tell;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -60,7 +61,7 @@ pub async fn serve(arguments: ShopArguments) -> anyhow::Result<ExitCode> {
     }
     drop((listener, drain));
     if tokio::time::timeout(DRAIN_TIMEOUT, drainer.drain()).await.is_err() {
-        eprintln!("requests under way were given up after {} s", DRAIN_TIMEOUT.as_secs());
+        tell!("requests under way were given up after {} s", DRAIN_TIMEOUT.as_secs());
     }
     Ok(ExitCode::SUCCESS)
 }
