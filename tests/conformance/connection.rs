@@ -1,9 +1,13 @@
 //! Connections of both sides over more than one message (RFC 9112 section 9).
 
+use std::time::{Duration, Instant};
+
+use mesh_tests::eventually::until;
+
 use crate::asked::{self, bad, forwarded, row, row_and_end};
-use crate::backend::{Act, Script};
-use crate::client::Client;
-use crate::world::World;
+use crate::backend::{Act, Backend, Script};
+use crate::client::{Client, Delivery, End};
+use crate::world::{DEADLINE, LIMITS, Running, SERVICE, World};
 
 pub const SCENARIOS: &[(&str, fn())] = &[
     ("9112 9.3.2: pipelined requests are answered in order, the first slowly", a_slow_first),
@@ -17,6 +21,8 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("9112 9.3: a connection is not used again behind a response that was cut", not_used_behind_a_cut),
     ("9110 9.3.2: HEAD between others", head_between_others),
     ("9112 9.3: everybody gets the answers to his own requests", to_whom_they_belong),
+    ("9112 9.6: a connection in use when the proxy leaves hears of it with its next response", in_use_when_it_leaves),
+    ("9112 9.6: a connection that nobody uses when the proxy leaves is ended", unused_when_it_leaves),
 ];
 
 pub fn get(target: &str) -> String {
@@ -279,4 +285,44 @@ fn to_whom_they_belong() {
         }
     });
     world.sound();
+}
+
+/// A proxy that has answered one request on each of these connections, and was told to leave. When.
+fn leaving(backend: &Backend, clients: usize) -> (Running, Vec<Client>, Instant) {
+    let service = format!("endpoints: [ {{ address: \"{}\" }} ], {SERVICE}", backend.address);
+    let mut running = Running::patient(LIMITS, &service, DEADLINE);
+    let mut clients: Vec<Client> = (0..clients).map(|_| Client::connect(running.address)).collect();
+    clients.iter_mut().enumerate().for_each(|(n, client)| ask(client, &format!("/first-{n}")));
+    let asked = Instant::now();
+    running.leave();
+    // Its connections hear of it when nobody is let in any more.
+    until("the proxy's leave", DEADLINE, || std::net::TcpStream::connect(running.address).is_err());
+    (running, clients, asked)
+}
+
+fn in_use_when_it_leaves() {
+    // A machine that is too busy to ask again at once shows nothing: it is tried once more.
+    for _ in 0..20 {
+        let backend = Backend::start(Vec::new(), Delivery::Whole);
+        let (_running, mut clients, asked) = leaving(&backend, 4);
+        for client in &mut clients {
+            client.send(get("/second"));
+        }
+        if asked.elapsed() > Duration::from_millis(150) {
+            continue;
+        }
+        for client in &mut clients {
+            let answer = client.response("GET").entire();
+            assert_eq!((answer.status, answer.text().as_str(), answer.closes()), (200, "GET /second", true));
+            assert_eq!(client.end(), End::Orderly);
+        }
+        return;
+    }
+    panic!("this machine is too busy for a connection to be in use");
+}
+
+fn unused_when_it_leaves() {
+    let backend = Backend::start(Vec::new(), Delivery::Whole);
+    let (_running, mut clients, _) = leaving(&backend, 1);
+    assert_eq!(clients[0].end(), End::Orderly, "long before its idle timeout");
 }

@@ -13,7 +13,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, Version};
 use mesh_core::task::drain::Drain;
@@ -35,6 +35,10 @@ mod connection; // what is read and written, and how far
 mod respond; // a response, to its last byte
 
 use connection::Connection;
+
+/// A connection that is drained is ended once it has had no request for this long. One in use has its next request on the way more
+/// often than not, which a sudden end would lose: the response to it says that it is the last.
+const DRAINED_WHEN_IDLE_FOR: Duration = Duration::from_millis(250);
 
 /// How a connection ended.
 pub enum Served<S> {
@@ -162,11 +166,14 @@ impl Server<'_> {
             }
             // Asked once, it wakes this task when it begins.
             let asked_before = std::mem::replace(&mut self.asked_for_drain, true);
-            if self.drain.is_draining() || (!asked_before && draining.as_mut().poll(cx).is_ready()) {
-                return Poll::Ready(Err(Stopped::Drained));
-            }
-            let deadline = idle_since + self.client.limits.idle_timeout;
-            self.timer.poll_until(deadline, cx).map(|()| Err(Stopped::Idle))
+            let is_draining = self.drain.is_draining() || (!asked_before && draining.as_mut().poll(cx).is_ready());
+            let idle_timeout = self.client.limits.idle_timeout;
+            let (wait, ended) = if is_draining {
+                (idle_timeout.min(DRAINED_WHEN_IDLE_FOR), Stopped::Drained)
+            } else {
+                (idle_timeout, Stopped::Idle)
+            };
+            self.timer.poll_until(idle_since + wait, cx).map(|()| Err(ended))
         });
         let mut is_head = false;
         let refused = match stopped.await {
