@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mesh_tests::daemon::{Daemon, binary};
 use mesh_tests::eventually::until;
-use mesh_tests::need::{main as run, trial};
+use mesh_tests::need::{Need, main as run, trial};
 use tempfile::TempDir;
 
 /// Starting and stopping on a busy machine.
@@ -125,6 +125,59 @@ fn a_project_on_processes_needs_no_runtime_said_twice() {
     world.ctl(&["down", "-y"]).expect(0, &[]);
 }
 
+fn without_an_engine_services_are_called_by_name_and_by_virtual_ip() {
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    let state = |name: &str| folder.path().join(name).display().to_string();
+    let start = |name: &str| Daemon::start("mesh-ctl", &["dev", "--docker", "none", "--state-dir", &state(name)]);
+    // At once: each looks for free ports while the other does.
+    let (first, second) = (start("first"), start("second"));
+    let told = |dev: &Daemon| {
+        until("the mesh", DEADLINE, || dev.stderr().contains("Ctrl-C ends it"));
+        dev.stderr()
+    };
+    let between = |text: &str, before: &str, after: &[char]| {
+        let rest = text.split(before).nth(1).unwrap_or_else(|| panic!("{before:?} in {text}"));
+        rest.split(after).next().unwrap().to_owned()
+    };
+    let servers = [&first, &second].map(|dev| between(&told(dev), "API ", &[',']));
+    assert_ne!(servers[0], servers[1]);
+    let moved = servers.iter().position(|server| !server.ends_with(":14000")).expect("one port is one mesh's");
+    let text = told([&first, &second][moved]);
+    let advice = format!("Port 14000 is taken: other commands need --server {0}, or MESH_SERVER={0}", servers[moved]);
+    assert!(text.contains(&advice), "{advice:?} in {text}");
+    let http_proxies = [&first, &second].map(|dev| between(&told(dev), "http_proxy=http://", &[';']));
+    assert_ne!(http_proxies[0], http_proxies[1]);
+
+    // Names of virtual IPs that are nobody else's.
+    let project = format!("dev{}", std::process::id());
+    let shop = binary("mesh-ctl").display().to_string();
+    let file = format!(
+        "name: {project}\nservices: {{ web: {{ command: [\"{shop}\", shop-service, api], expose: [\"8080\"] }} }}"
+    );
+    std::fs::write(folder.path().join("compose.yaml"), file).unwrap();
+    let server = ["--server", &servers[moved]];
+    let up = ctl(folder.path(), &[&server[..], &["up", "-y", "--runtime", "process"]].concat());
+    up.expect(0, &["all 1 replicas are ready"]);
+    let services = ctl(folder.path(), &[&server[..], &["get", "services", "-o", "json"]].concat());
+    let services: serde_json::Value = serde_json::from_str(&services.text).unwrap();
+    let virtual_ip = services["items"][0]["virtual_ip"].as_str().unwrap().to_owned();
+    let curl = |url: &str, proxy: &str| {
+        let mut curl = Command::new("curl");
+        let output = curl.args(["--silent", "--max-time", "10", "--proxy", proxy, url]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let proxy = format!("http://{}", http_proxies[moved]);
+    until("a call by name", DEADLINE, || curl("http://web:8080/", &proxy).starts_with("api="));
+    until("a call by virtual IP", DEADLINE, || curl(&format!("http://{virtual_ip}:8080/"), "").starts_with("api="));
+    let ps = ctl(folder.path(), &[&server[..], &["ps", "-o", "json"]].concat());
+    let ps: serde_json::Value = serde_json::from_str(&ps.text).unwrap();
+    let pid = ps["items"][0]["unit"].as_str().unwrap().split('-').nth(1).unwrap().to_owned();
+    let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    assert!(environment.contains(&format!("http_proxy={proxy}")), "{environment}");
+    ctl(folder.path(), &[&server[..], &["down", "-y"]].concat()).expect(0, &["gone"]);
+}
+
 fn cleanup_touches_nothing_that_is_in_use() {
     let world = World::start();
     let state = world.folder.path().join("state").display().to_string();
@@ -165,6 +218,11 @@ fn main() {
             "a_project_on_processes_needs_no_runtime_said_twice",
             &[],
             a_project_on_processes_needs_no_runtime_said_twice,
+        ),
+        trial(
+            "without_an_engine_services_are_called_by_name_and_by_virtual_ip",
+            &[Need::Program("curl")],
+            without_an_engine_services_are_called_by_name_and_by_virtual_ip,
         ),
         trial("cleanup_touches_nothing_that_is_in_use", &[], cleanup_touches_nothing_that_is_in_use),
         trial("wrong_usage_is_2_and_a_closed_reader_no_panic", &[], wrong_usage_is_2_and_a_closed_reader_no_panic),

@@ -224,6 +224,8 @@ fn a_proxy_by_xds_outlives_discovery() {
     // What it was told is on disk a moment later.
     until("the cache on disk", DEADLINE, || {
         let files = std::fs::read_dir(folder.path().join("cache")).into_iter().flatten().flatten();
+        // One that is being written has another name until it is whole.
+        let files = files.filter(|file| file.path().extension().is_none_or(|extension| extension != "new"));
         let mut written = files.filter_map(|file| file.metadata().ok()?.modified().ok());
         written.any(|modified| modified > changed)
     });

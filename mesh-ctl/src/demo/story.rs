@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::facts::Act;
 use super::traffic::{Counts, Traffic};
 use crate::embedded::Mesh;
-use crate::output::{Table, cell, items, say};
+use crate::output::{Table, cell, items, say, write};
 
 /// Between two looks at what has become of an act.
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
@@ -128,7 +128,8 @@ impl<'m> Story<'m> {
                         .map(|(column, cell)| if column == 0 { format!("    {cell}") } else { cell }),
                 );
             }
-            print!("{}", table.render());
+            // As `say`: what is told is not what is done.
+            let _ = write(&table.render());
         }
         say("");
         Ok(())

@@ -59,6 +59,7 @@ pub fn check_published(snapshot: &Snapshot) {
         bind_address: Some("127.0.0.1".parse().expect("an address")),
         outbound: Some("0.0.0.0:14001".parse().expect("an address and port")),
         http_proxy: Some("127.0.0.1:14008".parse().expect("an address and port")),
+        virtual_ips: true,
     };
     let set = resources::build(snapshot, &client, &settings);
     for kind in Kind::ALL {
