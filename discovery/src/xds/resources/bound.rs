@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use mesh_core::model::condition::{Condition, ConditionKind};
 use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::DEFAULT_ZONE;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
-use mesh_core::model::resource::{Bind, Limits, Listener, RouteTable};
+use mesh_core::model::resource::{Bind, Listener, RouteTable};
 use mesh_core::model::snapshot::Snapshot;
 
 use super::Builder;

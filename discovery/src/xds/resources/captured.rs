@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, Endpoint};
 use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::ServiceId;
 use mesh_core::model::protocol::{ListenProtocol, Protocol};
 use mesh_core::model::resource::{
-    ANY_PORT, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
-    Listener, RouteTable,
+    ANY_PORT, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Listener,
+    RouteTable,
 };
 use mesh_core::model::service::Service;
 use mesh_core::model::snapshot::Snapshot;

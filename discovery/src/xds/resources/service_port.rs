@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh_core::model::endpoint::Endpoint;
-use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, Protocol, is_raw_port};
 use mesh_core::model::resource::{
-    Assignment, Bind, Cluster, EndpointSource, Limits, Listener, RouteTable, Target, VirtualHost,
+    Assignment, Bind, Cluster, EndpointSource, Listener, RouteTable, Target, VirtualHost,
 };
 use mesh_core::model::service::{Service, ServicePort};
 use mesh_core::model::snapshot::Snapshot;
