@@ -76,6 +76,8 @@ pub enum ProxyError {
     ConnectTimeout { address: SocketAddr, after: Duration },
     #[error("{cluster} has its limit of {max} {limit} under way already")]
     Overflow { cluster: Arc<str>, limit: Limit, max: u32 },
+    #[error("no connection to {cluster} came free within {after:?}: {connections} are in use, of {max} allowed")]
+    PendingTimeout { cluster: Arc<str>, after: Duration, connections: u32, max: u32 },
     #[error("the whole request took longer than {after:?}")]
     RequestTimeout { after: Duration },
     /// The request had not begun to be written.
@@ -179,6 +181,7 @@ impl ProxyError {
             | Self::NoHealthyUpstream { .. }
             | Self::NoSharedNetwork { .. }
             | Self::Overflow { .. }
+            | Self::PendingTimeout { .. }
             | Self::TooManyConnections { .. }
             | Self::Draining => Fault::Mesh,
             Self::Connect { .. }
@@ -243,7 +246,9 @@ impl ProxyError {
             Self::Protocol { .. } | Self::ResponseCut { .. } | Self::BadResponse { .. } | Self::Upgrade { .. } => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::RequestTimeout { .. } | Self::ResponseIdle { .. } => StatusCode::GATEWAY_TIMEOUT,
+            Self::PendingTimeout { .. } | Self::RequestTimeout { .. } | Self::ResponseIdle { .. } => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::RetriesExhausted { last, .. } => last.status(),
         }
     }
@@ -262,7 +267,7 @@ impl ProxyError {
             Self::NoHealthyUpstream { .. } | Self::NoSharedNetwork { .. } => Reason::NoHealthyUpstream,
             Self::Connect { .. } | Self::ConnectTimeout { .. } => Reason::UpstreamConnectionFailure,
             Self::Overflow { .. } => Reason::UpstreamOverflow,
-            Self::RequestTimeout { .. } => Reason::UpstreamRequestTimeout,
+            Self::PendingTimeout { .. } | Self::RequestTimeout { .. } => Reason::UpstreamRequestTimeout,
             Self::NotSent { .. } | Self::Closed { .. } | Self::ResponseCut { .. } => {
                 Reason::UpstreamConnectionTermination
             }
@@ -326,6 +331,7 @@ impl ProxyError {
             | Self::ForwardsExceeded { .. }
             | Self::HeadTooLarge { .. }
             | Self::NoHealthyUpstream { .. }
+            | Self::PendingTimeout { .. }
             | Self::RequestTimeout { .. }
             | Self::StreamReset { .. }
             | Self::Protocol { .. }

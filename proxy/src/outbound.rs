@@ -37,7 +37,9 @@ use crate::upstream::response_body::UpstreamBody;
 
 pub mod answer; // the response's body, and what must end with it
 pub mod record; // what is counted and logged when a request ends
-mod attempt; // one try: an endpoint, a connection, an exchange
+mod choice; // which endpoint, and what a try goes on
+mod pending; // who waits for a connection
+mod attempt; // one try: a connection, and the exchange on it
 mod retry; // tries, until one answers
 pub mod switch; // a connection that becomes something else
 mod relay; // bytes both ways, and the end of both connections
@@ -174,12 +176,12 @@ pub fn answer(
     };
     // Which endpoint, a connection, the exchange, and once more where that may help. Only this waits, and so only what it needs
     // is kept in the future that waits.
+    record.hold(permit);
     Either::Right(async move {
         let (head, body) = match retry::exchange(&walk, &mut record).await {
             Ok(answered) => answered,
             Err(error) => return refused(error, is_grpc, record),
         };
-        record.hold(permit);
         respond(&mut walk, head, body, record)
     })
 }

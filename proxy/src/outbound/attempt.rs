@@ -2,25 +2,25 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
-use mesh_core::model::protocol::UpstreamProtocol;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
-use super::{Walk, Worker, acquire};
+use super::choice::{self, Opening, Ready, Yet};
+use super::{Walk, acquire};
 use crate::endpoint::LiveEndpoint;
 use crate::error::ProxyError;
 use crate::http::{grpc, headers};
 use crate::message::ResponseHead;
 use crate::message::name::Name;
-use crate::resilience::breaker::{Limit, Permit};
+use crate::resilience::breaker::Limit;
 use crate::resilience::timeout::Deadlines;
 use crate::state::local::LocalCluster;
 use crate::upstream::connect::{self, Origin};
 use crate::upstream::h1::{ExchangeError, H1Connection};
 use crate::upstream::pool_h1::PoolKey;
-use crate::upstream::pool_h2::{Checkout, H2Stream};
+use crate::upstream::pool_h2::{Checkout, Connecting, H2Stream};
 use crate::upstream::response_body::{Patience, UpstreamBody, exchange_h1, exchange_h2};
 
 /// A failed try.
@@ -39,32 +39,15 @@ impl From<ProxyError> for FailedTry {
     }
 }
 
-/// Sends the request to `endpoint` and waits for the response head. `fresh`: on a new connection, since old ones have just
-/// turned out to be dead.
-pub(super) async fn run(
-    walk: &Walk,
-    endpoint: &Arc<LiveEndpoint>,
-    address: SocketAddr,
-    fresh: bool,
-) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
-    let key = PoolKey::new(walk.way.origin.id, endpoint, address);
-    match walk.protocol {
-        UpstreamProtocol::Http2 => over_h2(walk, endpoint, &key).await,
-        UpstreamProtocol::Http1 | UpstreamProtocol::AsDownstream => over_h1(walk, endpoint, key, fresh).await,
+/// Sends the request on what there is for it, and waits for the response head.
+pub(super) async fn run(walk: &Walk, ready: Ready) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
+    match ready {
+        Ready::H1(connection) => over_h1(walk, connection).await,
+        Ready::H2(stream) => over_h2(walk, stream).await,
     }
 }
 
-async fn over_h1(
-    walk: &Walk,
-    endpoint: &Arc<LiveEndpoint>,
-    key: PoolKey,
-    fresh: bool,
-) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
-    let pooled = if fresh { None } else { walk.worker.pool_h1.take(&key) };
-    let connection = match pooled {
-        Some(connection) => connection,
-        None => open_h1(walk, endpoint, key).await?,
-    };
+async fn over_h1(walk: &Walk, connection: Box<H1Connection>) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     let reused = connection.reused();
     let pool = Rc::clone(&walk.worker.pool_h1);
     let idle_timeout = walk.client.limits.body_idle_timeout;
@@ -82,33 +65,21 @@ fn tell_interim(walk: &Walk) -> impl FnMut(ResponseHead) {
     }
 }
 
-async fn open_h1(walk: &Walk, endpoint: &Arc<LiveEndpoint>, key: PoolKey) -> Result<Box<H1Connection>, ProxyError> {
-    let _pending = walk.acquire(Limit::Pending)?;
-    let permit = connection_permit(&walk.worker, &walk.cluster)?;
-    let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
-    Ok(H1Connection::new(key, endpoint, stream, permit))
-}
-
-async fn over_h2(
-    walk: &Walk,
-    endpoint: &Arc<LiveEndpoint>,
-    key: &PoolKey,
-) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
-    let address = key.address();
-    let stream = stream_h2(walk, endpoint, key).await?;
+async fn over_h2(walk: &Walk, stream: H2Stream) -> Result<(ResponseHead, UpstreamBody), FailedTry> {
     if walk.upgrade.is_some() {
-        // In a box, as below.
-        Box::pin(tunnels(walk, address, &stream)).await?;
+        // In a box: most requests are none, and shall not make room for it.
+        Box::pin(tunnels(walk, &stream)).await?;
     }
     let reused = stream.reused();
     let silent = walk.client.limits.body_idle_timeout;
     let patience = Patience { stalled: Some(silent).filter(|_| !grpc::is_grpc(&walk.head.fields)), silent };
-    let exchange = exchange_h2(stream, address, &walk.head, walk.body.attempt(), patience, tell_interim(walk));
+    let exchange = exchange_h2(stream, &walk.head, walk.body.attempt(), patience, tell_interim(walk));
     exchange.await.map_err(|failed| FailedTry::of(failed, reused))
 }
 
 /// An endpoint that opens no tunnels is not asked for one (RFC 8441 section 3). A new connection is waited for until it has said so.
-async fn tunnels(walk: &Walk, address: SocketAddr, stream: &H2Stream) -> Result<(), ProxyError> {
+async fn tunnels(walk: &Walk, stream: &H2Stream) -> Result<(), ProxyError> {
+    let address = stream.address();
     let began = Instant::now();
     let said = tokio::time::timeout_at(walk.deadlines.connect(began).into(), stream.opens_tunnels()).await;
     match said {
@@ -118,36 +89,60 @@ async fn tunnels(walk: &Walk, address: SocketAddr, stream: &H2Stream) -> Result<
     }
 }
 
-/// A stream on a connection that has room; if there is none, on a new one, which only one request at a time opens.
-async fn stream_h2(walk: &Walk, endpoint: &Arc<LiveEndpoint>, key: &PoolKey) -> Result<H2Stream, ProxyError> {
+/// Opens the connection for a try, or waits for whoever does.
+pub(super) async fn open(
+    walk: &Walk,
+    cluster: &LocalCluster,
+    endpoint: &LiveEndpoint,
+    address: SocketAddr,
+    yet: Yet,
+) -> Result<Ready, ProxyError> {
+    let key = PoolKey::new(walk.way.origin.id, endpoint, address);
+    let dial = || dial(cluster, &walk.way.origin, address, &walk.deadlines);
+    let (connecting, opening) = match yet {
+        Yet::H1(Opening { place, _pending }) => {
+            return Ok(Ready::H1(H1Connection::new(key, endpoint, dial().await?, place)));
+        }
+        Yet::H2(connecting, opening) => (connecting, opening),
+        Yet::Await(opened) => match stream_h2(walk, cluster, &key, opened).await? {
+            Stream::On(stream) => return Ok(Ready::H2(stream)),
+            Stream::OnNew(connecting, opening) => (connecting, opening),
+        },
+    };
+    let Opening { place, _pending } = opening;
+    Ok(Ready::H2(connecting.opened(endpoint, dial().await?, place)))
+}
+
+enum Stream {
+    On(H2Stream),
+    OnNew(Connecting, Opening),
+}
+
+/// A stream on the connection that somebody is opening; if it has no room left then, on a new one, which only one request at a time opens.
+async fn stream_h2(
+    walk: &Walk,
+    cluster: &LocalCluster,
+    key: &PoolKey,
+    mut opened: Rc<Notify>,
+) -> Result<Stream, ProxyError> {
     // Those who wait for one connection give up together.
     let began = Instant::now();
     let until = walk.deadlines.connect(began);
     loop {
+        let mut pending = Some(acquire(cluster, Limit::Pending)?);
+        let (address, after) = (key.address(), began.elapsed());
+        let waited = tokio::time::timeout_at(until.into(), opened.notified()).await;
+        waited.map_err(|_| ProxyError::ConnectTimeout { address, after })?;
         match walk.worker.pool_h2.checkout(key) {
-            Checkout::Stream(stream) => return Ok(stream),
-            Checkout::Wait(opened) => {
-                let opened = opened.notified();
-                let _pending = walk.acquire(Limit::Pending)?;
-                let (address, after) = (key.address(), began.elapsed());
-                let waited = tokio::time::timeout_at(until.into(), opened).await;
-                waited.map_err(|_| ProxyError::ConnectTimeout { address, after })?;
-            }
+            Checkout::Stream(stream) => return Ok(Stream::On(stream)),
+            Checkout::Wait(other) => opened = other,
             Checkout::Connect(connecting) => {
-                let _pending = walk.acquire(Limit::Pending)?;
-                let permit = connection_permit(&walk.worker, &walk.cluster)?;
-                let stream = dial(&walk.cluster, &walk.way.origin, key.address(), &walk.deadlines).await?;
-                return Ok(connecting.opened(endpoint, stream, permit));
+                let opening = choice::opening(&walk.worker, cluster, &mut pending)?;
+                let opening = opening.ok_or_else(|| choice::full(cluster))?;
+                return Ok(Stream::OnNew(connecting, opening));
             }
         }
     }
-}
-
-/// A place among the cluster's connections; an idle one of this worker gives up its own if there is none left.
-pub(super) fn connection_permit(worker: &Worker, cluster: &LocalCluster) -> Result<Permit, ProxyError> {
-    acquire(cluster, Limit::Connections).or_else(|refused| {
-        if worker.pool_h1.evict(cluster.live.stats()) { acquire(cluster, Limit::Connections) } else { Err(refused) }
-    })
 }
 
 /// A new connection, counted.

@@ -11,10 +11,11 @@ use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::RetryOn;
 use mesh_core::model::resource::ANY_PORT;
 
-use super::attempt::{connection_permit, dial};
+use super::attempt::dial;
+use super::choice::pick;
+use super::pending::wait_for_place;
 use super::record::Record;
 use super::relay::relay;
-use super::retry::pick;
 use super::way::{Toward, Way};
 use super::{Told, Worker, acquire, unheard};
 use crate::error::{ProxyError, chain};
@@ -56,14 +57,15 @@ async fn run(
 ) -> Result<(), ProxyError> {
     let flags = stream.flags();
     flags.reset_on_close();
-    let (cluster, choice) = match destination(worker, client, way)? {
+    let (mut cluster, choice) = match destination(worker, client, way)? {
         Towards::Cluster(cluster, choice) => (cluster, choice),
         Towards::Address(address) => return pass_through(worker, way, address, stream, record).await,
     };
     record.destined(&cluster, choice == Choice::Exactly);
     let _permit = acquire(&cluster, Limit::Requests)?;
-    let _connection = connection_permit(worker, &cluster)?;
+    let (_connection, pending) = wait_for_place(worker, &mut cluster).await?;
     let upstream = connect(&cluster, client.local.port(), way, choice, record).await?;
+    drop(pending);
     let _open = record.open_connection();
     flags.end_orderly();
     let copied = relay(stream, upstream, Bytes::new(), &worker.copying).await;

@@ -38,10 +38,18 @@ pub struct Record {
     status: u16,
     reason: Option<Reason>,
     attempts: u32,
-    /// The endpoint tried last, counted as busy until the next try or the end.
-    endpoint: Option<(Arc<LiveEndpoint>, SocketAddr, ActiveRequest)>,
+    stage: Stage,
     permit: Option<Permit>,
     log: Option<Box<LogFields>>,
+}
+
+/// How far it has come.
+enum Stage {
+    Nowhere,
+    /// It waits for a connection.
+    InLine(Instant),
+    /// The endpoint tried last, counted as busy until the next try or the end.
+    At { endpoint: Arc<LiveEndpoint>, address: SocketAddr, _active: ActiveRequest },
 }
 
 /// What only the access log wants to know.
@@ -73,7 +81,7 @@ impl Record {
             status: 0,
             reason: None,
             attempts: 0,
-            endpoint: None,
+            stage: Stage::Nowhere,
             permit: None,
             log: worker.log.is_on().then(Box::default),
         }
@@ -112,7 +120,26 @@ impl Record {
     /// A try begins: its endpoint is busy from now on.
     pub(super) fn trying(&mut self, endpoint: &Arc<LiveEndpoint>, address: SocketAddr) {
         self.attempts += 1;
-        self.endpoint = Some((Arc::clone(endpoint), address, endpoint.begin_request()));
+        self.stage = Stage::At { endpoint: Arc::clone(endpoint), address, _active: endpoint.begin_request() };
+    }
+
+    /// It waits for a connection: nobody is busy with it, and it is not under way.
+    pub(super) fn waits(&mut self, since: Instant) {
+        self.stage = Stage::InLine(since);
+        self.permit = None;
+    }
+
+    /// The try that began came to nothing, by no fault of the endpoint's.
+    pub(super) fn withdraw(&mut self) {
+        self.attempts -= 1;
+        self.stage = Stage::Nowhere;
+    }
+
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::InLine(since) => Some(since),
+            Stage::Nowhere | Stage::At { .. } => None,
+        }
     }
 
     pub(super) fn started(&self) -> Instant {
@@ -143,6 +170,7 @@ impl Record {
 
     pub(super) fn refused(&mut self, error: &ProxyError) {
         self.status = error.status().as_u16();
+        self.permit = None;
         self.failed(error);
     }
 
@@ -186,7 +214,14 @@ impl Record {
 
     /// Counts a connection on the endpoint tried last, until the guard drops.
     pub(super) fn open_connection(&self) -> Option<OpenConnection> {
-        self.endpoint.as_ref().map(|(endpoint, ..)| endpoint.open_connection())
+        self.endpoint().map(|(endpoint, _)| endpoint.open_connection())
+    }
+
+    fn endpoint(&self) -> Option<(&Arc<LiveEndpoint>, SocketAddr)> {
+        match &self.stage {
+            Stage::At { endpoint, address, .. } => Some((endpoint, *address)),
+            Stage::Nowhere | Stage::InLine(_) => None,
+        }
     }
 
     fn failed(&mut self, error: &ProxyError) {
@@ -198,7 +233,7 @@ impl Record {
 
     /// Tells the outlier rule how the last try ended.
     pub(super) fn judge(&self, outcome: Outcome, now: Instant) {
-        let (Some(cluster), Some((endpoint, address, _))) = (&self.cluster, &self.endpoint) else { return };
+        let (Some(cluster), Some((endpoint, address))) = (&self.cluster, self.endpoint()) else { return };
         match outlier::record(&cluster.live, endpoint, outcome, now) {
             Verdict::Keep => {}
             Verdict::Ejected { duration, ejections } => {
@@ -225,7 +260,7 @@ impl Record {
             path: log.path.as_deref(),
             request_id: log.request_id.as_deref(),
             destination: self.destination.destination(),
-            endpoint: self.endpoint.as_ref().map(|(_, address, _)| *address),
+            endpoint: self.endpoint().map(|(_, address)| address),
             status: self.status,
             duration_ms: duration.as_secs_f64() * 1e3,
             attempts: self.attempts,

@@ -4,26 +4,24 @@
 //! on it; that says nothing about the endpoint and is no failed try. Such a request goes again once, on a new connection,
 //! if no byte of it was sent or its method is idempotent (RFC 9112 section 9.3.1).
 
-use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Instant;
 
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::policy::{RetryMethods, RetryOn};
 
-use super::Walk;
 use super::attempt::{self, FailedTry};
+use super::choice::{self, Carrier, Chosen};
 use super::record::Record;
-use super::way::Exact;
-use crate::endpoint::LiveEndpoint;
+use super::{Walk, pending};
 use crate::error::{ProxyError, Replay, chain};
 use crate::http::{grpc, timer};
 use crate::message::ResponseHead;
+use crate::resilience::breaker::Limit;
 use crate::resilience::budget;
 use crate::resilience::outlier::Outcome;
 use crate::resilience::retry::{Failure, Refusal, Request, Verdict, decide, is_idempotent};
-use crate::state::local::LocalCluster;
 use crate::upstream::request_body::ClientFault;
 use crate::upstream::response_body::UpstreamBody;
 
@@ -40,7 +38,9 @@ pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Result<(Respon
     answered.unwrap_or_else(|| {
         let now = Instant::now();
         let after = now.saturating_duration_since(record.started());
-        if walk.body.is_whole() {
+        if let Some(since) = record.waits_since() {
+            Err(pending::too_long(&walk.cluster, now.saturating_duration_since(since)))
+        } else if walk.body.is_whole() {
             record.judge(Outcome::LocalFailure, now);
             Err(ProxyError::RequestTimeout { after })
         } else {
@@ -54,21 +54,33 @@ async fn tries(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, Upstre
     let policy = &walk.cluster.live.policy().retry;
     let idempotent = is_idempotent(walk.head.method.as_str());
     let mut tried: Vec<EndpointId> = Vec::new();
+    let mut cluster = Rc::clone(&walk.cluster);
     let (mut attempt, mut raced, mut fresh) = (0, false, false);
     loop {
-        // Which endpoint. None at all is told as such only before anything was tried.
-        let now = Instant::now();
-        let Chosen { endpoint, address, is_only } = choose(walk, &tried, now)?;
-        let Some(address) = address else {
-            let unreachable = ProxyError::NoSharedNetwork { endpoint: Arc::clone(&endpoint.id().unit) };
-            if tried.contains(endpoint.id()) {
-                return Err(unreachable);
-            }
-            tried.push(endpoint.id().clone());
-            continue;
+        // Which endpoint, and on what; both may have to be waited for, behind those who wait already.
+        let found = match cluster.places.anyone_waits() {
+            true => None,
+            false => choice::find(walk, &cluster, &mut tried, fresh, &mut None)?,
         };
+        let Chosen { endpoint, address, is_only, carrier } = match found {
+            Some(chosen) => chosen,
+            // In a box: most requests do not, and shall not make room for it.
+            None => Box::pin(pending::wait(walk, &mut cluster, &mut tried, fresh, record)).await?,
+        };
+        fresh = false;
         record.trying(&endpoint, address);
-        let outcome = attempt::run(walk, &endpoint, address, std::mem::take(&mut fresh)).await;
+        let ready = match carrier {
+            Carrier::Ready(ready) => Ok(ready),
+            Carrier::Yet(yet) => Box::pin(attempt::open(walk, &cluster, &endpoint, address, *yet)).await,
+        };
+        let outcome = match ready {
+            Ok(ready) => attempt::run(walk, ready).await,
+            Err(error) => Err(error.into()),
+        };
+        if outcome.as_ref().is_err_and(FailedTry::found_no_place) {
+            record.withdraw();
+            continue;
+        }
         let now = Instant::now();
         let failure = match &outcome {
             Ok((head, _)) => {
@@ -143,44 +155,6 @@ fn into_result(
     outcome.map_err(|failed| failed.error)
 }
 
-/// Where one try goes.
-struct Chosen {
-    endpoint: Arc<LiveEndpoint>,
-    /// None where it has no network in common with the caller.
-    address: Option<SocketAddr>,
-    /// Nobody else may take it.
-    is_only: bool,
-}
-
-impl Chosen {
-    fn only(Exact { endpoint, address }: Exact) -> Self {
-        Self { endpoint, address: Some(address), is_only: true }
-    }
-}
-
-fn choose(walk: &Walk, tried: &[EndpointId], now: Instant) -> Result<Chosen, ProxyError> {
-    if let Some(exact) = &walk.exact {
-        return Ok(Chosen::only(exact.clone()));
-    }
-    match pick(&walk.cluster, tried, now) {
-        Ok(endpoint) => {
-            let address = walk.way.origin.address_of(&endpoint.target);
-            Ok(Chosen { endpoint, address, is_only: false })
-        }
-        Err(error) => walk.way.last_resort(&walk.cluster.live).map(Chosen::only).ok_or(error),
-    }
-}
-
-/// The endpoint for one try, not one tried before if there is another.
-pub(super) fn pick(
-    cluster: &LocalCluster,
-    tried: &[EndpointId],
-    now: Instant,
-) -> Result<Arc<LiveEndpoint>, ProxyError> {
-    let picked = cluster.balancer.borrow_mut().pick(&cluster.live, tried, now).map(|pick| Arc::clone(pick.endpoint));
-    picked.map_err(|why| ProxyError::NoHealthyUpstream { cluster: Arc::clone(cluster.live.name()), why })
-}
-
 impl Walk {
     /// Whether it was the client that broke the exchange off.
     fn client_fault(&self) -> Option<ProxyError> {
@@ -192,6 +166,11 @@ impl Walk {
 }
 
 impl FailedTry {
+    /// Whoever was connecting for it has no room for it, and there is no place for another connection.
+    fn found_no_place(&self) -> bool {
+        matches!(self.error, ProxyError::Overflow { limit: Limit::Connections, .. })
+    }
+
     /// The peer closed a waiting connection while the request was on its way.
     fn lost_race(&self, harmless: bool) -> bool {
         let never_sent = self.error.replay() == Replay::Safe && matches!(self.error, ProxyError::NotSent { .. });

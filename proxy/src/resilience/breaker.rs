@@ -1,5 +1,6 @@
-//! How much one cluster may have under way at once, in the whole process. Beyond it the refusal is immediate: a queue without
-//! a bound is where overload turns into an outage.
+//! How much one cluster may have under way at once, in the whole process. Who finds all connections in use waits for one
+//! ([`super::places`]); beyond every other limit, also that of those who wait, the refusal is immediate: a queue without a bound is
+//! where overload turns into an outage.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::fmt;
@@ -18,7 +19,7 @@ pub enum Limit {
     Connections,
     /// Requests that wait for a connection.
     Pending,
-    /// Requests on their way, and raw connections.
+    /// Requests on their way, and raw connections; not those that wait in line for a connection.
     Requests,
 }
 
@@ -49,6 +50,13 @@ pub fn acquire(cluster: &LiveCluster, limit: Limit) -> Result<Permit, Overflow> 
         Ok(_) => Ok(Permit { stats: Arc::clone(cluster.stats()), limit }),
         Err(_) => Err(Overflow { limit, max }),
     }
+}
+
+/// Counts one more under `limit`, whatever it says.
+#[must_use]
+pub fn exceed(cluster: &LiveCluster, limit: Limit) -> Permit {
+    limit.counter(cluster.stats()).fetch_add(1, Ordering::Relaxed);
+    Permit { stats: Arc::clone(cluster.stats()), limit }
 }
 
 impl Permit {

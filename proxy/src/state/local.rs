@@ -12,6 +12,7 @@ use super::view::{SharedView, View};
 use crate::balance::Balancer;
 use crate::endpoint::LiveCluster;
 use crate::metrics::{ClusterMetrics, WorkerMetrics};
+use crate::resilience::places::Places;
 
 /// One cluster, for one worker, in one view.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct LocalCluster {
     pub live: Arc<LiveCluster>,
     pub balancer: Rc<RefCell<Balancer>>,
     pub metrics: Rc<ClusterMetrics>,
+    /// This worker's connections to it, and who waits for one.
+    pub places: Rc<Places>,
 }
 
 /// One view, for one worker.
@@ -64,7 +67,7 @@ impl LocalView {
             let local = match old.and_then(|old| old.clusters.get(name)) {
                 Some(before) => {
                     let (balancer, metrics) = (Rc::clone(&before.balancer), Rc::clone(&before.metrics));
-                    LocalCluster { live, balancer, metrics }
+                    LocalCluster { live, balancer, metrics, places: Rc::clone(&before.places) }
                 }
                 None => {
                     let balancer = Rc::new(RefCell::new(Balancer::new(seed)));
@@ -73,7 +76,8 @@ impl LocalView {
                         .service
                         .as_ref()
                         .map_or_else(|| Arc::clone(name), |service| service.to_string().into());
-                    LocalCluster { live, balancer, metrics: ClusterMetrics::new(destination, metrics) }
+                    let metrics = ClusterMetrics::new(destination, metrics);
+                    LocalCluster { live, balancer, metrics, places: Rc::default() }
                 }
             };
             (Arc::clone(name), Rc::new(local))

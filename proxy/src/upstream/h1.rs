@@ -24,7 +24,7 @@ use crate::h1::write;
 use crate::message::body::Body;
 use crate::message::name::Name;
 use crate::message::{Frame, RequestHead, ResponseHead};
-use crate::resilience::breaker::Permit;
+use crate::resilience::places::Place;
 
 /// How large the head of a response may be, and its trailers.
 const LIMITS: HeadLimits = HeadLimits { bytes_max: 256 * 1024, fields_max: 512 };
@@ -47,7 +47,7 @@ pub struct H1Connection {
     /// Keeps the counters' address, which is part of the key, from being used again.
     _endpoint: Arc<EndpointStats>,
     _open: OpenConnection,
-    pub(super) permit: Permit,
+    pub(super) place: Place,
 }
 
 /// What is still to be sent of a request.
@@ -80,7 +80,7 @@ pub struct ExchangeError {
 impl H1Connection {
     /// A new connection on an open stream. No byte is sent yet.
     #[must_use]
-    pub fn new(key: PoolKey, endpoint: &LiveEndpoint, stream: TcpStream, permit: Permit) -> Box<Self> {
+    pub fn new(key: PoolKey, endpoint: &LiveEndpoint, stream: TcpStream, place: Place) -> Box<Self> {
         Box::new(Self {
             key,
             stream,
@@ -90,7 +90,7 @@ impl H1Connection {
             idle_since: Instant::now(),
             _endpoint: Arc::clone(&endpoint.stats),
             _open: endpoint.open_connection(),
-            permit,
+            place,
         })
     }
 
@@ -270,8 +270,8 @@ impl H1Connection {
     /// The bare stream after a 101, with what was read beyond the response head.
     #[must_use]
     pub fn into_stream(self: Box<Self>) -> (TcpStream, Bytes, UpgradedGuard) {
-        let Self { stream, mut inbox, _open, permit, .. } = *self;
-        (stream, inbox.take_all(), UpgradedGuard { _open, _permit: permit })
+        let Self { stream, mut inbox, _open, place, .. } = *self;
+        (stream, inbox.take_all(), UpgradedGuard { _open, _place: place })
     }
 
     /// Nothing is left over of the exchange before.
@@ -283,7 +283,7 @@ impl H1Connection {
 /// Keeps a switched connection counted as what it is: open.
 pub struct UpgradedGuard {
     _open: OpenConnection,
-    _permit: Permit,
+    _place: Place,
 }
 
 impl Sending {

@@ -97,6 +97,9 @@ impl PoolH1 {
             return;
         }
         list.push(connection);
+        if let Some(connection) = list.last() {
+            connection.place.call();
+        }
     }
 
     /// Drops what is too old or was closed by its peer. Run once in a while.
@@ -124,7 +127,7 @@ impl PoolH1 {
     /// Drops one idle connection of the cluster that `stats` count, to make room under its limit.
     pub fn evict(&self, stats: &Arc<ClusterStats>) -> bool {
         let mut idle = self.idle.borrow_mut();
-        let of_cluster = |connection: &H1Connection| connection.permit.is_of(stats);
+        let of_cluster = |connection: &H1Connection| connection.place.is_of(stats);
         for list in idle.values_mut() {
             if let Some(oldest) = list.iter().position(|connection| of_cluster(connection)) {
                 list.remove(oldest);

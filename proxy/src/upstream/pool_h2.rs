@@ -20,13 +20,13 @@ use super::h1::ExchangeError;
 use super::idle::StallTimer;
 use super::pool_h1::PoolKey;
 use super::request_body::RequestBody;
-use crate::endpoint::{EndpointStats, LiveEndpoint, OpenConnection};
+use crate::endpoint::{ClusterStats, EndpointStats, LiveEndpoint, OpenConnection};
 use crate::error::{Broken, ProxyError};
 use crate::h2::drive::{Driver, Ended};
 use crate::h2::exchange::{Exchange, Failed};
 use crate::h2::{Connection, Limits, Link, ResetBy, SendError, Settings};
 use crate::message::{RequestHead, ResponseHead};
-use crate::resilience::breaker::Permit;
+use crate::resilience::places::Place;
 
 /// A connection without a stream is closed after this long. h2 peers announce that they close (GOAWAY), so that this may be
 /// longer than for HTTP/1.1.
@@ -37,6 +37,7 @@ const HEAD_BYTES_MAX: usize = 256 << 10;
 
 /// One open connection.
 struct H2Connection {
+    address: SocketAddr,
     link: Rc<Link>,
     /// Streams that have a place here, opened or not.
     streams: Cell<usize>,
@@ -45,7 +46,7 @@ struct H2Connection {
     driver: JoinHandle<()>,
     _endpoint: Arc<EndpointStats>,
     _open: OpenConnection,
-    _permit: Permit,
+    place: Place,
 }
 
 impl Drop for H2Connection {
@@ -123,6 +124,19 @@ impl PoolH2 {
         self.slots.borrow_mut().retain(|key, _| key.origin() != origin);
     }
 
+    /// Drops one connection without a stream of the cluster that `stats` count, to make room under its limit.
+    pub fn evict(&self, stats: &Arc<ClusterStats>) -> bool {
+        let mut slots = self.slots.borrow_mut();
+        let spare = |connection: &Rc<H2Connection>| connection.streams.get() == 0 && connection.place.is_of(stats);
+        for slot in slots.values_mut() {
+            if let Some(index) = slot.connections.iter().position(spare) {
+                slot.connections.remove(index);
+                return true;
+            }
+        }
+        false
+    }
+
     #[must_use]
     pub fn connection_count(&self) -> usize {
         self.slots.borrow().values().map(|slot| slot.connections.len()).sum()
@@ -132,7 +146,7 @@ impl PoolH2 {
 impl Connecting {
     /// Starts h2 on an open stream, and takes the first stream of it. Nothing is waited for: the request follows the preface.
     #[must_use]
-    pub fn opened(self, endpoint: &LiveEndpoint, stream: TcpStream, permit: Permit) -> H2Stream {
+    pub fn opened(self, endpoint: &LiveEndpoint, stream: TcpStream, place: Place) -> H2Stream {
         let address = self.key.address();
         let limits = Limits { head_bytes_max: HEAD_BYTES_MAX, ..Limits::default() };
         let link = Link::new(Connection::client(&Settings::default(), &limits, Instant::now()));
@@ -147,6 +161,7 @@ impl Connecting {
             }
         });
         let connection = Rc::new(H2Connection {
+            address,
             link,
             streams: Cell::new(0),
             used: Cell::new(false),
@@ -154,7 +169,7 @@ impl Connecting {
             driver,
             _endpoint: Arc::clone(&endpoint.stats),
             _open: endpoint.open_connection(),
-            _permit: permit,
+            place,
         });
         let stream = H2Stream::open(&connection);
         self.pool.slots.borrow_mut().entry(self.key).or_default().connections.push(connection);
@@ -192,6 +207,11 @@ impl H2Stream {
         self.reused
     }
 
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.connection.address
+    }
+
     /// Waits until its peer has said whether it opens tunnels for other protocols (RFC 8441 section 3).
     pub async fn opens_tunnels(&self) -> bool {
         let peer = std::future::poll_fn(|cx| self.connection.link.poll_peer(cx)).await;
@@ -205,7 +225,6 @@ impl H2Stream {
     /// [`ExchangeError`]; other streams of the connection are not affected.
     pub async fn exchange(
         &self,
-        address: SocketAddr,
         head: &RequestHead,
         body: RequestBody,
         mut stalled: StallTimer,
@@ -213,8 +232,10 @@ impl H2Stream {
     ) -> Result<(ResponseHead, Exchange<RequestBody>), ExchangeError> {
         let mut exchange = Exchange::begin(&self.connection.link, head, body).map_err(|error| ExchangeError {
             error: match error {
-                SendError::HeadTooLarge { .. } => ProxyError::HeadTooLarge { address },
-                SendError::NoRoom | SendError::Over => ProxyError::NotSent { address, source: Broken::Ended },
+                SendError::HeadTooLarge { .. } => ProxyError::HeadTooLarge { address: self.address() },
+                SendError::NoRoom | SendError::Over => {
+                    ProxyError::NotSent { address: self.address(), source: Broken::Ended }
+                }
             },
             bytes_sent: false,
             response_begun: false,
@@ -230,7 +251,7 @@ impl H2Stream {
             });
             let Some(polled) = polled.await else {
                 let source = Broken::Connection { source: io::ErrorKind::TimedOut.into() };
-                let error = ProxyError::Closed { address, reused: self.reused, source };
+                let error = ProxyError::Closed { address: self.address(), reused: self.reused, source };
                 return Err(ExchangeError { error, bytes_sent: true, response_begun });
             };
             match polled {
@@ -240,14 +261,15 @@ impl H2Stream {
                 }
                 Ok(head) => return Ok((head, exchange)),
                 Err(failed) => {
-                    let error = self.failure(address, failed);
+                    let error = self.failure(failed);
                     return Err(ExchangeError { error, bytes_sent: true, response_begun });
                 }
             }
         }
     }
 
-    fn failure<E>(&self, address: SocketAddr, failed: Failed<E>) -> ProxyError {
+    fn failure<E>(&self, failed: Failed<E>) -> ProxyError {
+        let address = self.address();
         let reset = match failed {
             Failed::Stream(reset) => reset,
             // The client's own body broke off, which whoever reads it says.
@@ -272,5 +294,6 @@ impl Drop for H2Stream {
         if streams.get() == 0 {
             self.connection.idle_since.set(Instant::now());
         }
+        self.connection.place.call();
     }
 }

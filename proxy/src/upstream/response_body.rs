@@ -88,14 +88,14 @@ pub async fn exchange_h1(
 /// [`ExchangeError`].
 pub async fn exchange_h2(
     stream: H2Stream,
-    address: std::net::SocketAddr,
     head: &RequestHead,
     body: RequestBody,
     patience: Patience,
     interim: impl FnMut(ResponseHead),
 ) -> Result<(ResponseHead, UpstreamBody), ExchangeError> {
     let stalled = StallTimer::new(patience.stalled);
-    let (head, body) = stream.exchange(address, head, body, stalled, interim).await?;
+    let (head, body) = stream.exchange(head, body, stalled, interim).await?;
+    let address = stream.address();
     let carrier = Carrier::H2 { body: Box::new(body), _stream: stream };
     Ok((head, UpstreamBody { carrier, idle: IdleTimer::new(Some(patience.silent)), address }))
 }
