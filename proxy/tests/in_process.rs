@@ -7,6 +7,7 @@ mod in_process {
     mod refusals; // what is answered when nobody else answers
     mod balancing; // who gets the request
     mod retries; // once more, elsewhere
+    mod waiting; // for a connection, in line
     mod protocols; // h1, h2, trailers, upgrades, bytes
     mod arrivals; // over which worker, how many, whose they are, how long a first byte is awaited
     mod tls; // who may come in, by which version; certificates that change

@@ -24,6 +24,7 @@ mod forwarded; // who called, as an origin hears it
 mod interim; // what comes before a response
 mod connection; // more than one message
 mod exchange; // one message, while it is under way
+mod waiting; // for a connection, where there may be no more
 mod upgrade; // connections that become something else
 mod tunnel; // streams that do
 mod hostile; // peers that mean harm
@@ -59,6 +60,7 @@ fn main() {
         asked::trials("connection", connection::rows()),
         scenario::trials("connection", connection::SCENARIOS),
         scenario::trials("exchange", exchange::SCENARIOS),
+        scenario::trials("waiting", waiting::SCENARIOS),
         asked::trials("upgrade", upgrade::rows()),
         scenario::trials("upgrade", upgrade::SCENARIOS),
         scenario::trials("hostile", hostile::SCENARIOS),

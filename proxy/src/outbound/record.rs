@@ -49,7 +49,11 @@ enum Stage {
     /// It waits for a connection.
     InLine(Instant),
     /// The endpoint tried last, counted as busy until the next try or the end.
-    At { endpoint: Arc<LiveEndpoint>, address: SocketAddr, _active: ActiveRequest },
+    At {
+        endpoint: Arc<LiveEndpoint>,
+        address: SocketAddr,
+        _active: ActiveRequest,
+    },
 }
 
 /// What only the access log wants to know.
