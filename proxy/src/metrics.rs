@@ -121,6 +121,7 @@ pub struct ClusterCounts {
     pub connects: Count,
     pub connect_failures: Count,
     overflows: [Count; Limit::ALL.len()],
+    waited_nanos: Count,
     pub sent_bytes: Count,
     pub received_bytes: Count,
 }
@@ -132,6 +133,11 @@ impl ClusterCounts {
 
     pub fn overflowed(&self, limit: Limit) {
         self.overflows[limit as usize].increase();
+    }
+
+    /// Somebody waited for so long for a connection, be it in vain.
+    pub fn waited(&self, time: Duration) {
+        self.waited_nanos.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 }
 
@@ -147,6 +153,7 @@ impl ClusterMetrics {
             connects: Count::default(),
             connect_failures: Count::default(),
             overflows: Default::default(),
+            waited_nanos: Count::default(),
             sent_bytes: Count::default(),
             received_bytes: Count::default(),
         });

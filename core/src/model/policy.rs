@@ -130,12 +130,17 @@ impl Default for Retry {
     }
 }
 
-/// What one service may have under way at once. Beyond it the refusal is immediate.
+/// What one service may have under way at once in a proxy, over all of its workers. Who finds all connections in use waits for one, in
+/// order of arrival; beyond the other two limits the refusal is immediate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Circuit {
+    /// Open connections, idle ones among them: an idle one is closed where another is needed. A worker that has none opens one beyond
+    /// this, as Envoy's does, so that none waits for what others never give back: with `n` workers there may be `n - 1` more.
     pub connections_max: u32,
-    /// Requests waiting for a connection.
+    /// Requests and raw connections that wait for a connection, to come free or to be opened. A request waits until its own deadline, or
+    /// as long as its client does where there is none; a raw connection as long as a connect may take.
     pub pending_max: u32,
+    /// Requests under way, and raw connections. Who waits for a connection to come free is not among them.
     pub requests_max: u32,
 }
 

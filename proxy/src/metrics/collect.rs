@@ -109,8 +109,10 @@ fn clusters(counts: &[Arc<ClusterCounts>]) -> Vec<MetricFamily> {
         }
         family
     };
-    let (mut retries, mut overflows) = (Family::new(), Family::new());
+    let (mut retries, mut overflows, mut waited) = (Family::new(), Family::new(), Family::new());
     for one in counts {
+        let labels = vec![("destination", one.destination.to_string())];
+        *waited.entry(labels).or_default() += one.waited_nanos.get() as f64 / 1e9;
         for (on, count) in RetryOn::ALL.iter().zip(&one.retries).filter(|(_, count)| count.get() > 0) {
             let labels = vec![("destination", one.destination.to_string()), ("on", on.as_str().to_owned())];
             *retries.entry(labels).or_default() += count.get() as f64;
@@ -139,7 +141,16 @@ fn clusters(counts: &[Arc<ClusterCounts>]) -> Vec<MetricFamily> {
             "Connections to endpoints that did not come about.",
             sum(&|one| &one.connect_failures),
         ),
-        counter("mesh_circuit_overflows_total", "Refusals by a circuit's limit.", overflows),
+        counter(
+            "mesh_circuit_overflows_total",
+            "Requests that found a limit of the circuit reached: that of connections, and waited; any other, and were refused.",
+            overflows,
+        ),
+        counter(
+            "mesh_upstream_wait_seconds_total",
+            "How long requests waited for a connection to come free, all together.",
+            waited,
+        ),
         counter(
             "mesh_tcp_sent_bytes_total",
             "Bytes of raw and switched connections, to endpoints.",
@@ -261,8 +272,16 @@ impl ProxyCollector {
         }
         let [requests, pending, connections, standing, ejected] = families;
         vec![
-            gauge("mesh_upstream_requests_active", "Requests and raw connections on their way.", requests),
-            gauge("mesh_upstream_requests_pending", "Requests that wait for a connection.", pending),
+            gauge(
+                "mesh_upstream_requests_active",
+                "Requests and raw connections on their way; not those that wait for a connection to come free.",
+                requests,
+            ),
+            gauge(
+                "mesh_upstream_requests_pending",
+                "Requests that wait for a connection: for one to come free, or to be opened.",
+                pending,
+            ),
             gauge("mesh_upstream_connections_active", "Open connections to endpoints.", connections),
             gauge("mesh_endpoints", "Endpoints, by whether requests go to them and why not.", standing),
             gauge("mesh_endpoints_ejected", "Endpoints that are taken out at the moment.", ejected),

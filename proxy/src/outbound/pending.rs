@@ -19,6 +19,7 @@ use super::choice::{Chosen, find, place};
 use super::record::Record;
 use super::{Walk, Worker, acquire};
 use crate::error::ProxyError;
+use crate::metrics::ClusterMetrics;
 use crate::resilience::breaker::{self, Limit, Permit};
 use crate::resilience::line::{Class, Ticket, Turn};
 use crate::resilience::places::{Place, Places};
@@ -32,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(8);
 struct Waiting {
     places: Rc<Places>,
     ticket: Ticket,
+    began: Instant,
+    metrics: Rc<ClusterMetrics>,
     /// Only who is next has one.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -110,10 +113,10 @@ fn newest(worker: &Worker, cluster: &LocalCluster) -> Result<Rc<LocalCluster>, P
 
 impl Waiting {
     fn join(cluster: &LocalCluster, class: Class) -> Self {
-        cluster.metrics.counts.overflowed(Limit::Connections);
-        let places = Rc::clone(&cluster.places);
+        let (places, metrics) = (Rc::clone(&cluster.places), Rc::clone(&cluster.metrics));
+        metrics.counts.overflowed(Limit::Connections);
         let ticket = places.join(class);
-        Self { places, ticket, look: None }
+        Self { places, ticket, began: Instant::now(), metrics, look: None }
     }
 
     /// Until it is worth looking.
@@ -141,5 +144,6 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.places.leave(self.ticket);
+        self.metrics.counts.waited(self.began.elapsed());
     }
 }

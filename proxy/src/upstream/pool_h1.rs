@@ -146,3 +146,6 @@ impl PoolH1 {
 fn bump(cell: &Cell<u64>) {
     cell.set(cell.get() + 1);
 }
+
+#[cfg(test)]
+mod tests;

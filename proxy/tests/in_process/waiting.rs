@@ -130,6 +130,7 @@ async fn who_waits_too_long_is_told_for_what() {
     assert!(late.text().contains("no connection to web came free within"), "{}", late.text());
     assert!(late.text().contains("1 are in use, of 1 allowed"), "{}", late.text());
     assert_eq!(mesh.metric("mesh_ejections_total", &[]).await, 0.0, "no endpoint is to blame");
+    assert!(mesh.metric("mesh_upstream_wait_seconds_total", &[]).await >= 0.3);
     assert_eq!(pending(&mesh).await, 0.0);
     drop(held);
     gate.let_go(1);
@@ -237,6 +238,8 @@ async fn a_retry_waits_too() {
         let answer = task.await.unwrap();
         assert_eq!((answer.status, answer.text()), (200, "good"));
     }
+    let waits = mesh.metric("mesh_circuit_overflows_total", &["limit=\"connections\""]).await;
+    assert!(waits > 19.0, "more than came: {waits}");
     eventually("all places are back", async || pending(&mesh).await == 0.0).await;
 }
 
