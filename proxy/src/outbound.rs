@@ -170,13 +170,12 @@ pub fn answer(
         Err(error) => return Either::Left(ready(refused(error, is_grpc, record))),
     };
     // May it go at all: one place among the requests under way.
-    let permit = match walk.acquire(Limit::Requests) {
-        Ok(permit) => permit,
+    match walk.begin() {
+        Ok(permit) => record.hold(permit),
         Err(error) => return Either::Left(ready(refused(error, is_grpc, record))),
     };
     // Which endpoint, a connection, the exchange, and once more where that may help. Only this waits, and so only what it needs
     // is kept in the future that waits.
-    record.hold(permit);
     Either::Right(async move {
         let (head, body) = match retry::exchange(&walk, &mut record).await {
             Ok(answered) => answered,
@@ -285,17 +284,28 @@ fn route(
 }
 
 impl Walk {
-    /// One place under a limit of the cluster's circuit.
-    fn acquire(&self, limit: Limit) -> Result<Permit, ProxyError> {
-        acquire(&self.cluster, limit)
+    /// A place among the requests under way; none yet for one that has to wait for a connection all the same.
+    fn begin(&self) -> Result<Option<Permit>, ProxyError> {
+        let live = &self.cluster.live;
+        match breaker::acquire(live, Limit::Requests) {
+            Ok(permit) => Ok(Some(permit)),
+            Err(_) if self.protocol != UpstreamProtocol::Http2 && breaker::is_full(live, Limit::Connections) => {
+                Ok(None)
+            }
+            Err(overflow) => Err(refused_by(&self.cluster, overflow)),
+        }
     }
 }
 
+/// One place under a limit of the cluster's circuit.
 fn acquire(cluster: &LocalCluster, limit: Limit) -> Result<Permit, ProxyError> {
-    breaker::acquire(&cluster.live, limit).map_err(|Overflow { limit, max }| {
-        cluster.metrics.counts.overflowed(limit);
-        ProxyError::Overflow { cluster: Arc::clone(cluster.live.name()), limit, max }
-    })
+    breaker::acquire(&cluster.live, limit).map_err(|overflow| refused_by(cluster, overflow))
+}
+
+/// Counts a refusal.
+fn refused_by(cluster: &LocalCluster, Overflow { limit, max }: Overflow) -> ProxyError {
+    cluster.metrics.counts.overflowed(limit);
+    ProxyError::Overflow { cluster: Arc::clone(cluster.live.name()), limit, max }
 }
 
 /// The response of an endpoint, as the client gets it.

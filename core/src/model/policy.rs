@@ -140,7 +140,8 @@ pub struct Circuit {
     /// Requests and raw connections that wait for a connection, to come free or to be opened. A request waits until its own deadline, or
     /// as long as its client does where there is none; a raw connection as long as a connect may take.
     pub pending_max: u32,
-    /// Requests under way, and raw connections. Who waits for a connection to come free is not among them.
+    /// Requests under way, and raw connections. Who waits for a connection to come free is not among them. Over HTTP/1.1 a request that
+    /// finds this limit and that of connections reached waits, too; over h2, where many share a connection, it is refused.
     pub requests_max: u32,
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn wait(
         // A connection comes free a little before the request that had it is over.
         let Ok(request) = breaker::acquire(&cluster.live, Limit::Requests) else { continue };
         if let Some(chosen) = find(walk, cluster, tried, fresh, &mut pending)? {
-            record.hold(request);
+            record.hold(Some(request));
             return Ok(chosen);
         }
     }

@@ -154,9 +154,13 @@ impl Record {
         self.attempts
     }
 
-    /// Held until the request is over.
-    pub(super) fn hold(&mut self, permit: Permit) {
-        self.permit = Some(permit);
+    /// Held until the request is over, or waits. None: it is not under way yet.
+    pub(super) fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.permit.is_some()
     }
 
     pub(super) fn answered(&mut self, status: u16, fields: &Fields) {

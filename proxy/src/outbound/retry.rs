@@ -58,9 +58,10 @@ async fn tries(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, Upstre
     let (mut attempt, mut raced, mut fresh) = (0, false, false);
     loop {
         // Which endpoint, and on what; both may have to be waited for, behind those who wait already.
-        let found = match cluster.places.anyone_waits() {
-            true => None,
-            false => choice::find(walk, &cluster, &mut tried, fresh, &mut None)?,
+        let found = if cluster.places.anyone_waits() || !record.is_under_way() {
+            None
+        } else {
+            choice::find(walk, &cluster, &mut tried, fresh, &mut None)?
         };
         let Chosen { endpoint, address, is_only, carrier } = match found {
             Some(chosen) => chosen,

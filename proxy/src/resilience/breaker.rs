@@ -52,6 +52,12 @@ pub fn acquire(cluster: &LiveCluster, limit: Limit) -> Result<Permit, Overflow> 
     }
 }
 
+/// Whether no place is left under `limit`.
+#[must_use]
+pub fn is_full(cluster: &LiveCluster, limit: Limit) -> bool {
+    limit.counter(cluster.stats()).load(Ordering::Relaxed) >= limit.max(&cluster.policy().circuit)
+}
+
 /// Counts one more under `limit`, whatever it says.
 #[must_use]
 pub fn exceed(cluster: &LiveCluster, limit: Limit) -> Permit {

@@ -102,6 +102,28 @@ async fn in_the_order_in_which_they_came() {
 }
 
 #[tokio::test]
+async fn as_many_requests_as_connections_may_be_under_way() {
+    let gate = Gate::new().await;
+    let mesh = Mesh::http(&[gate.backend.address], "circuit: { max_connections: 1, max_requests: 1 }").await;
+    let tasks = [begin(&mesh, "/1").await, begin(&mesh, "/2").await, begin(&mesh, "/3").await];
+    assert_eq!(mesh.metric("mesh_circuit_overflows_total", &["limit=\"requests\""]).await, 0.0);
+    gate.let_go(tasks.len());
+    for task in tasks {
+        assert_eq!(task.await.unwrap().status, 200);
+    }
+    assert_eq!(gate.paths(), ["/1", "/2", "/3"]);
+    eventually("all places are back", async || mesh.metric("mesh_upstream_requests_active", &[]).await == 0.0).await;
+    // Over h2 the limit of requests is the one that counts.
+    let settings = "protocol: http2, circuit: { max_connections: 1, max_requests: 1 }";
+    let mesh = Mesh::http(&[gate.backend.address], settings).await;
+    let first = begin(&mesh, "/4").await;
+    eventually("it is there", async || gate.paths().len() == 4).await;
+    assert_eq!(get(mesh.proxy, "web", "/5").await.status, 503);
+    gate.let_go(1);
+    assert_eq!(first.await.unwrap().status, 200);
+}
+
+#[tokio::test]
 async fn beyond_max_pending_the_refusal_is_immediate() {
     let gate = Gate::new().await;
     let mesh = Mesh::http(&[gate.backend.address], "circuit: { max_connections: 1, max_pending: 2 }").await;
@@ -199,6 +221,7 @@ async fn a_stream_on_another_connection_will_do() {
     let tasks = [begin(&mesh, "/1").await, begin(&mesh, "/2").await, begin(&mesh, "/3").await];
     eventually("all are there", async || one.paths().len() + other.paths().len() == 3).await;
     assert!(one.paths().is_empty() || other.paths().is_empty(), "there is one connection");
+    assert_eq!(mesh.metric("mesh_circuit_overflows_total", &[]).await, 0.0, "nobody waited");
     one.let_go(3);
     other.let_go(3);
     for task in tasks {
