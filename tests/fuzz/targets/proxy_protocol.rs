@@ -9,8 +9,8 @@ use mesh_proxy::listen::proxy_protocol::{HEADER_MAX, Header, Said, parse};
 
 fuzz_target!(|bytes: &[u8]| {
     let whole = parse(bytes);
-    match whole {
-        Ok(Header::Whole { length, said }) => {
+    match &whole {
+        &Ok(Header::Whole { length, said }) => {
             assert!(length <= bytes.len() && length <= HEADER_MAX);
             if let Said::Client { source, destination } = said {
                 assert!(length > 20, "{length} bytes tell two addresses");
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(needed > end && needed <= length, "{end} of {length}: {needed}");
             }
         }
-        Ok(Header::Incomplete { needed }) => assert!(needed > bytes.len() && needed <= HEADER_MAX),
+        &Ok(Header::Incomplete { needed }) => assert!(needed > bytes.len() && needed <= HEADER_MAX),
         Err(error) => {
             assert!(!error.to_string().is_empty());
             let longer = [bytes, b"\r\nPROXY"].concat();
@@ -38,11 +38,11 @@ fuzz_target!(|bytes: &[u8]| {
             other => break other,
         }
     };
-    match (whole, step) {
-        (Ok(Header::Whole { length, .. }), _) => assert_eq!((whole, read), (step, length)),
+    match (&whole, &step) {
+        (&Ok(Header::Whole { length, .. }), _) => assert_eq!((&whole, read), (&step, length)),
         (Ok(Header::Incomplete { .. }), Ok(Header::Incomplete { .. })) | (Err(_), Err(_)) => {}
         // It was asked for more than there is before the mistake showed.
-        (Err(_), Ok(Header::Incomplete { needed })) => assert!(needed > bytes.len()),
+        (Err(_), &Ok(Header::Incomplete { needed })) => assert!(needed > bytes.len()),
         (whole, step) => panic!("{whole:?}, but step by step {step:?}"),
     }
 });
