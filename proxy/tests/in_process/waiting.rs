@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::support::*;
 
-/// A backend that answers when it is let.
+/// A backend that answers when it is let; `/news` at once and without an end, `/once` as the last of its connection.
 struct Gate {
     backend: Backend,
     open: Arc<Semaphore>,
@@ -37,7 +37,11 @@ impl Gate {
                 }
                 gate.acquire().await.unwrap().forget();
                 busy.fetch_sub(1, Ordering::SeqCst);
-                Response::new(full(request.uri().path().to_owned()))
+                let mut response = Response::new(full(request.uri().path().to_owned()));
+                if request.uri().path() == "/once" {
+                    response.headers_mut().insert("connection", HeaderValue::from_static("close"));
+                }
+                response
             }
         })
         .await;
@@ -197,6 +201,26 @@ async fn workers_get_on_side_by_side() {
         gate.let_go(1);
         assert_eq!(get(mesh.proxy, "web", "/").await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn what_another_worker_gives_back_is_found() {
+    let gate = Gate::new().await;
+    let service = format!("{}, circuit: {{ max_connections: 2 }}", endpoints(&[gate.backend.address]));
+    let mesh = Mesh::start_with(resources(&yaml("protocol: http", &service)), 2).await;
+    // One on each worker, so that neither may open one beyond the limit.
+    let held = [hold(&mesh).await, hold(&mesh).await];
+    let tasks: Vec<_> = (0..8).map(|_| tokio::spawn(get(mesh.proxy, "web", "/once"))).collect();
+    eventually("all wait", async || pending(&mesh).await == 8.0).await;
+    // Only the one worker has a connection that ends.
+    let [first, second] = held;
+    drop(first);
+    gate.let_go(tasks.len());
+    for task in tasks {
+        assert_eq!(task.await.unwrap().status, 200);
+    }
+    assert_eq!(mesh.metric("mesh_upstream_connections_active", &[]).await, 1.0);
+    drop(second);
 }
 
 #[tokio::test]
