@@ -61,11 +61,12 @@ impl Gate {
     }
 }
 
-/// Starts a request for `path`; it is under way, or waits, when this returns.
-async fn begin(mesh: &Mesh, path: &'static str) -> tokio::task::JoinHandle<Answer> {
+/// Starts a request for `path`; it has come to one of these, or waits, when this returns.
+async fn begin(mesh: &Mesh, gates: &[&Gate], path: &'static str) -> tokio::task::JoinHandle<Answer> {
+    // Both only grow, so that it does not matter which is looked at first.
     let known = async || {
-        mesh.metric("mesh_upstream_requests_active", &[]).await
-            + mesh.metric("mesh_circuit_overflows_total", &["limit=\"connections\""]).await
+        let arrived: usize = gates.iter().map(|gate| gate.backend.count()).sum();
+        arrived as f64 + mesh.metric("mesh_circuit_overflows_total", &["limit=\"connections\""]).await
     };
     let before = known().await;
     let proxy = mesh.proxy;
@@ -93,7 +94,7 @@ async fn in_the_order_in_which_they_came() {
     let paths = ["/1", "/2", "/3", "/4", "/5", "/6"];
     let mut tasks = Vec::new();
     for path in paths {
-        tasks.push(begin(&mesh, path).await);
+        tasks.push(begin(&mesh, &[&gate], path).await);
     }
     assert_eq!(pending(&mesh).await, 5.0);
     assert_eq!(mesh.metric("mesh_upstream_requests_active", &[]).await, 1.0, "who waits is not under way");
@@ -113,7 +114,8 @@ async fn in_the_order_in_which_they_came() {
 async fn as_many_requests_as_connections_may_be_under_way() {
     let gate = Gate::new().await;
     let mesh = Mesh::http(&[gate.backend.address], "circuit: { max_connections: 1, max_requests: 1 }").await;
-    let tasks = [begin(&mesh, "/1").await, begin(&mesh, "/2").await, begin(&mesh, "/3").await];
+    let tasks =
+        [begin(&mesh, &[&gate], "/1").await, begin(&mesh, &[&gate], "/2").await, begin(&mesh, &[&gate], "/3").await];
     assert_eq!(mesh.metric("mesh_circuit_overflows_total", &["limit=\"requests\""]).await, 0.0);
     gate.let_go(tasks.len());
     for task in tasks {
@@ -124,7 +126,7 @@ async fn as_many_requests_as_connections_may_be_under_way() {
     // Over h2 the limit of requests is the one that counts.
     let settings = "protocol: http2, circuit: { max_connections: 1, max_requests: 1 }";
     let mesh = Mesh::http(&[gate.backend.address], settings).await;
-    let first = begin(&mesh, "/4").await;
+    let first = begin(&mesh, &[&gate], "/4").await;
     eventually("it is there", async || gate.paths().len() == 4).await;
     assert_eq!(get(mesh.proxy, "web", "/5").await.status, 503);
     gate.let_go(1);
@@ -135,7 +137,8 @@ async fn as_many_requests_as_connections_may_be_under_way() {
 async fn beyond_max_pending_the_refusal_is_immediate() {
     let gate = Gate::new().await;
     let mesh = Mesh::http(&[gate.backend.address], "circuit: { max_connections: 1, max_pending: 2 }").await;
-    let tasks = [begin(&mesh, "/1").await, begin(&mesh, "/2").await, begin(&mesh, "/3").await];
+    let tasks =
+        [begin(&mesh, &[&gate], "/1").await, begin(&mesh, &[&gate], "/2").await, begin(&mesh, &[&gate], "/3").await];
     let refused = get(mesh.proxy, "web", "/4").await;
     assert_eq!(refused.status, 503);
     assert!(refused.headers["proxy-status"].to_str().unwrap().contains("\"UO "), "{refused:?}");
@@ -172,12 +175,12 @@ async fn who_waits_too_long_is_told_for_what() {
 async fn who_goes_away_makes_room_for_the_next() {
     let gate = Gate::new().await;
     let mesh = Mesh::http(&[gate.backend.address], "circuit: { max_connections: 1 }").await;
-    let first = begin(&mesh, "/1").await;
+    let first = begin(&mesh, &[&gate], "/1").await;
     let client = h2(mesh.proxy).await;
     let mut gone = client.clone();
     let gone = tokio::spawn(async move { gone.send_request(request("GET", "web", "http://web/2", "")).await });
     eventually("it waits", async || pending(&mesh).await == 1.0).await;
-    let third = begin(&mesh, "/3").await;
+    let third = begin(&mesh, &[&gate], "/3").await;
     gone.abort();
     eventually("it went away", async || pending(&mesh).await == 1.0).await;
     gate.let_go(2);
@@ -257,7 +260,11 @@ async fn a_stream_on_another_connection_will_do() {
     let [one, other] = [Gate::new().await, Gate::new().await];
     let settings = "protocol: http2, lb: round_robin, circuit: { max_connections: 1 }";
     let mesh = Mesh::http(&[one.backend.address, other.backend.address], settings).await;
-    let tasks = [begin(&mesh, "/1").await, begin(&mesh, "/2").await, begin(&mesh, "/3").await];
+    let tasks = [
+        begin(&mesh, &[&one, &other], "/1").await,
+        begin(&mesh, &[&one, &other], "/2").await,
+        begin(&mesh, &[&one, &other], "/3").await,
+    ];
     eventually("all are there", async || one.paths().len() + other.paths().len() == 3).await;
     assert!(one.paths().is_empty() || other.paths().is_empty(), "there is one connection");
     assert_eq!(mesh.metric("mesh_circuit_overflows_total", &[]).await, 0.0, "nobody waited");
@@ -274,7 +281,7 @@ async fn an_endpoint_that_left_meanwhile_gets_nothing() {
     let service = |backend: &Backend| format!("{}, circuit: {{ max_connections: 1 }}", endpoints(&[backend.address]));
     let mesh = Mesh::http(&[old.backend.address], "circuit: { max_connections: 1 }").await;
     let held = hold(&mesh).await;
-    let waiting = begin(&mesh, "/1").await;
+    let waiting = begin(&mesh, &[&old], "/1").await;
     let listen = format!("listeners:\n  - {{ listen: \"{}\", service: web, protocol: http }}\n", mesh.proxy);
     mesh.told.send_replace(resources(&format!("{listen}services:\n  web: {{ {} }}\n", service(&new.backend))));
     eventually("the new one is known", async || {
@@ -294,7 +301,7 @@ async fn a_retry_waits_behind_those_who_came_before_it() {
     let settings =
         "circuit: { max_connections: 1 }, outlier: { consecutive_5xx: 0 }, retry: { on: [5xx], attempts: 1 }";
     let mesh = Mesh::http(&[gate.backend.address], settings).await;
-    let tasks = [begin(&mesh, "/flaky").await, begin(&mesh, "/2").await];
+    let tasks = [begin(&mesh, &[&gate], "/flaky").await, begin(&mesh, &[&gate], "/2").await];
     gate.let_go(1);
     eventually("the second has its turn", async || gate.paths().len() == 2).await;
     assert_eq!(mesh.metric("mesh_circuit_overflows_total", &["limit=\"connections\""]).await, 2.0);
