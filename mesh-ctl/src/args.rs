@@ -107,7 +107,7 @@ pub struct DevArguments {
     /// The engine: unix:///var/run/docker.sock, tcp://HOST:PORT, or none
     #[arg(long, env = "MESH_DOCKER", value_name = "URL", value_parser = engine_url)]
     pub docker: Option<String>,
-    /// Leave the host's own network alone: virtual IPs are reached from containers only
+    /// Leave the host's own network alone: virtual IPs are reached from containers only, and without an engine by nobody
     #[arg(long)]
     pub no_host: bool,
     /// Services from a file, beside those of the engine

@@ -29,19 +29,19 @@ impl Discovery {
         let (folder, address) = (tempfile::tempdir().unwrap(), own_address());
         std::fs::write(folder.path().join("mesh.yaml"), file).unwrap();
         let ports = [free_port(address), free_port(address), free_port(address)];
-        let daemon = Self::spawn(folder.path(), address, ports);
+        let daemon = Self::spawn(folder.path(), address, ports, &[]);
         let discovery = Self { daemon, folder, address, ports };
         discovery.wait();
         discovery
     }
 
-    fn spawn(folder: &Path, address: IpAddr, [api, xds, dns]: [u16; 3]) -> Daemon {
+    fn spawn(folder: &Path, address: IpAddr, [api, xds, dns]: [u16; 3], further: &[&str]) -> Daemon {
         let listen = |port: u16| SocketAddr::new(address, port).to_string();
         let path = |name: &str| folder.join(name).display().to_string();
         let (file, state) = (path("mesh.yaml"), path("state"));
         let arguments = ["--docker", "none", "--file", &file, "--state-dir", &state, "--dns-upstream", "127.0.0.1:1"];
         let listens = ["--api-listen", &listen(api), "--xds-listen", &listen(xds), "--dns-listen", &listen(dns)];
-        Daemon::start("mesh-discovery", &[&arguments[..], &listens[..]].concat())
+        Daemon::start("mesh-discovery", &[&arguments[..], &listens[..], further].concat())
     }
 
     fn wait(&self) {
@@ -53,8 +53,13 @@ impl Discovery {
 
     /// As a crash and a restart by an operator.
     fn kill_and_restart(&mut self) {
+        self.kill_and_restart_with(&[]);
+    }
+
+    /// And with these flags besides.
+    fn kill_and_restart_with(&mut self, further: &[&str]) {
         self.daemon.kill();
-        self.daemon = Self::spawn(self.folder.path(), self.address, self.ports);
+        self.daemon = Self::spawn(self.folder.path(), self.address, self.ports, further);
         self.wait();
     }
 
@@ -167,6 +172,17 @@ fn virtual_ips_survive_kill_9() {
     );
     discovery.kill_and_restart();
     assert_eq!((discovery.virtual_ip("web"), discovery.virtual_ip("db")), before);
+}
+
+fn another_range_gives_other_virtual_ips() {
+    let mut discovery = Discovery::start(&shop(&["10.9.0.5:8080".parse().unwrap()]));
+    let loopback = discovery.virtual_ip("web");
+    assert!(loopback.starts_with("127.240."), "{loopback}: there is no engine");
+    discovery.kill_and_restart_with(&["--vip-range", "240.240.0.0/16"]);
+    let line =
+        discovery.daemon.wait_for_log("virtual IPs of an earlier run are not of --vip-range; new ones are given");
+    assert!(line.contains("services=2") && line.contains("range=240.240.0.0/16"), "{line}");
+    assert!(discovery.virtual_ip("web").starts_with("240.240."));
 }
 
 fn metrics_please_promtool() {
@@ -307,6 +323,7 @@ fn main() {
         trial("the_api_tells_the_catalogue", &[curl], the_api_tells_the_catalogue),
         trial("dig_finds_every_kind_of_name", &[curl, dig], dig_finds_every_kind_of_name),
         trial("virtual_ips_survive_kill_9", &[curl], virtual_ips_survive_kill_9),
+        trial("another_range_gives_other_virtual_ips", &[curl], another_range_gives_other_virtual_ips),
         trial("metrics_please_promtool", &[curl, dig, Need::Program("promtool")], metrics_please_promtool),
         trial("a_proxy_by_xds_outlives_discovery", &[curl, Need::Root], a_proxy_by_xds_outlives_discovery),
         trial("a_proxy_by_srv_records_alone", &[curl], a_proxy_by_srv_records_alone),
