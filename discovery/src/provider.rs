@@ -64,6 +64,8 @@ pub struct Observation {
     pub services: Vec<ObservedService>,
     pub endpoints: Vec<ObservedEndpoint>,
     pub workloads: Vec<Arc<Workload>>,
+    /// What people call the networks that any of them is on, by id.
+    pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: Vec<Condition>,
     /// Addresses that belong to others than its endpoints: containers outside the mesh, gateways of networks. Whoever had
     /// one of them before has it no more.

@@ -155,6 +155,7 @@ impl Registry {
             services,
             endpoints: merged.endpoints,
             workloads: merged.workloads,
+            network_names: merged.network_names,
             conditions: merged.conditions,
         };
         next.conditions.extend((self.also_told)(&next));

@@ -20,6 +20,18 @@ pub struct NetworkAddress {
     pub address: IpAddr,
 }
 
+/// Where a caller on `networks` reaches an endpoint that has `places`; none when they have no network in common. `first` is where
+/// it is reached by a caller whose networks nobody knows, and if it tells no place.
+#[must_use]
+pub fn reached_at(first: IpAddr, places: &[NetworkAddress], networks: &[Arc<str>]) -> Option<IpAddr> {
+    if networks.is_empty() || places.is_empty() {
+        return Some(first);
+    }
+    // A place without a network is reached from all of them.
+    let is_shared = |network: &Arc<str>| network.is_empty() || networks.contains(network);
+    places.iter().find(|place| is_shared(&place.network)).map(|place| place.address)
+}
+
 /// Whether an endpoint takes requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -103,5 +115,29 @@ impl Endpoint {
     #[must_use]
     pub fn takes_requests(&self) -> bool {
         self.state == EndpointState::Ready && self.weight > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_reached_on_a_network_that_both_are_on() {
+        let place = |(network, address): &(&str, &str)| NetworkAddress {
+            network: (*network).into(),
+            address: address.parse().unwrap(),
+        };
+        let check = |places: &[(&str, &str)], networks: &[&str], expected: Option<&str>| {
+            let places: Vec<NetworkAddress> = places.iter().map(place).collect();
+            let networks: Vec<Arc<str>> = networks.iter().map(|network| (*network).into()).collect();
+            let reached = reached_at("10.9.9.9".parse().unwrap(), &places, &networks);
+            assert_eq!(reached.map(|address| address.to_string()).as_deref(), expected, "{places:?} from {networks:?}");
+        };
+        check(&[("a", "10.1.0.2"), ("b", "10.2.0.2")], &["b"], Some("10.2.0.2"));
+        check(&[("a", "10.1.0.2"), ("b", "10.2.0.2")], &["c"], None);
+        check(&[("", "10.3.0.2")], &["c"], Some("10.3.0.2"));
+        check(&[("a", "10.1.0.2")], &[], Some("10.9.9.9"));
+        check(&[], &["c"], Some("10.9.9.9"));
     }
 }

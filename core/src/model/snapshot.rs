@@ -46,6 +46,8 @@ pub struct Snapshot {
     /// Addresses of endpoints to be.
     pub arriving: BTreeMap<IpAddr, Arriving>,
     pub workloads: Vec<Arc<Workload>>,
+    /// What people call the networks, by id.
+    pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: BTreeSet<Condition>,
 }
 

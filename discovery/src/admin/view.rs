@@ -2,11 +2,13 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mesh_core::model::condition::Condition;
-use mesh_core::model::endpoint::Endpoint;
+use mesh_core::model::endpoint::{Endpoint, NetworkAddress};
 use mesh_core::model::names::{Name, ServiceId};
 use mesh_core::model::protocol::Protocol;
 use mesh_core::model::service::Service;
@@ -68,6 +70,9 @@ pub struct EndpointItem {
     /// `ready`, `not-ready`, `draining` or `ejected`.
     pub state: String,
     pub reason: String,
+    /// Its addresses on each of its networks, by their ids.
+    #[serde(default)]
+    pub networks: Vec<NetworkAddress>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -84,6 +89,9 @@ pub struct SnapshotItem {
     pub departed: Vec<DepartedItem>,
     /// Whose calls a node proxy captures.
     pub workloads: Vec<WorkloadItem>,
+    /// What people call the networks, by id.
+    #[serde(default)]
+    pub network_names: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,7 +108,7 @@ pub struct WorkloadItem {
     pub service: String,
     pub namespace: String,
     pub namespace_path: String,
-    pub networks: Vec<String>,
+    pub networks: Vec<Arc<str>>,
 }
 
 /// What is asked for; nothing given means everything.
@@ -179,9 +187,10 @@ pub fn whole(snapshot: &Snapshot, filter: &Filter, ejections: &Ejections, now: I
                 service: workload.service.name.to_string(),
                 namespace: workload.service.namespace.to_string(),
                 namespace_path: workload.namespace_path.to_string(),
-                networks: workload.networks.iter().map(ToString::to_string).collect(),
+                networks: workload.networks.iter().cloned().collect(),
             })
             .collect(),
+        network_names: snapshot.network_names.clone(),
     }
 }
 
@@ -220,6 +229,7 @@ fn endpoint_items(endpoint: &Endpoint, ejections: &Ejections, now: Instant) -> V
         priority: endpoint.priority,
         state: state.clone(),
         reason: reason.clone(),
+        networks: endpoint.addresses.clone(),
         zone: endpoint.zone.as_deref().map(str::to_owned),
         version: endpoint.version.as_deref().map(str::to_owned),
     };

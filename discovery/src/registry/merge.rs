@@ -35,6 +35,8 @@ pub struct Merged {
     pub endpoints: BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
     /// In order of id.
     pub workloads: Vec<Arc<Workload>>,
+    /// By id.
+    pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: BTreeSet<Condition>,
     /// Addresses that belong to nobody above.
     pub foreign_addresses: BTreeSet<IpAddr>,
@@ -78,6 +80,8 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
         for workload in &observation.workloads {
             workloads.entry(workload.id.clone()).or_insert_with(|| workload.clone());
         }
+        let names = observation.network_names.iter().map(|(id, name)| (id.clone(), name.clone()));
+        merged.network_names.extend(names);
         merged.conditions.extend(observation.conditions.iter().cloned());
         merged.foreign_addresses.extend(&observation.foreign_addresses);
         merged.arriving.extend(observation.arriving.iter().map(|(address, arriving)| (*address, arriving.clone())));

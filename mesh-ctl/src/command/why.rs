@@ -1,166 +1,122 @@
-//! `mesh-ctl why FROM TO`: how the name is resolved, where the call goes, and every endpoint: taken, or refused and why. What
-//! discovery knows is joined with what the calling proxy has seen.
+//! `mesh-ctl why FROM TO`: how the name is resolved, where the call goes, every endpoint: taken, or refused and why; and what the
+//! call gets. What discovery knows is joined with what the calling proxy has seen.
+
+mod called; // who is meant
+mod verdict; // each endpoint: taken or refused
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::bail;
-use mesh_core::config::suggest;
+use anyhow::{Context, anyhow};
 use mesh_core::model::names::DEFAULT_ZONE;
+use mesh_core::model::protocol::Protocol;
+use mesh_discovery::admin::view::{EndpointItem, List, PortItem, ServiceItem, SnapshotItem};
+use mesh_proxy::error::ProxyError;
 use serde_json::{Value, json};
 
+use self::called::{Called, find, full_name, port_of};
+use self::verdict::{Call, Caller, Judged, callers_of, endpoints_of, refusal};
 use crate::args::{Output, WhyArguments};
-use crate::client::Client;
+use crate::client::{Client, ClientError};
 use crate::output::{self, Table, cell, items};
 
-/// What a person calls a service: `api`, `api.shop`, or its whole DNS name; with a port or without.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Called {
-    name: String,
-    namespace: Option<String>,
-    port: Option<u16>,
-}
-
-impl Called {
-    fn read(text: &str) -> Self {
-        let (host, port) = match text.rsplit_once(':') {
-            Some((host, port)) if port.parse::<u16>().is_ok() => (host, port.parse().ok()),
-            _ => (text, None),
-        };
-        let host = host.trim_end_matches('.');
-        let host = host.strip_suffix(&format!(".svc.{DEFAULT_ZONE}")).unwrap_or(host);
-        match host.split_once('.') {
-            Some((name, namespace)) => Self { name: name.to_owned(), namespace: Some(namespace.to_owned()), port },
-            None => Self { name: host.to_owned(), namespace: None, port },
-        }
-    }
-}
+/// The host itself calls virtual IPs too, and is no service.
+const HOST: &str = "host";
 
 /// # Errors
-/// When discovery does not answer, or knows no such service.
+/// When discovery does not answer, or knows no such caller or service.
 pub async fn run(client: &Client, output: Output, arguments: WhyArguments) -> anyhow::Result<ExitCode> {
-    let services: Value = client.get("/v1/services").await?;
-    let endpoints: Value = client.get("/v1/endpoints").await?;
-    let services = items(&services);
-    let from = find(services, &Called::read(&arguments.from), None);
+    let answer: List<SnapshotItem> = client.get("/v1/snapshot").await?;
+    let whole = answer.items.first().context("discovery answered without a snapshot")?;
+    let (from, callers, home) = caller(whole, &arguments.from)?;
     let called = Called::read(&arguments.to);
-    let home = from.ok().map(|service| cell(service, "namespace"));
-    let to = find(services, &called, home.as_deref())?;
+    let to = find(&whole.services, &called, home.as_deref()).map_err(|error| anyhow!("NR: {error}"))?;
     let port = port_of(to, &called)?;
-    let cluster = format!("outbound|{port}||{}.{}.svc.{DEFAULT_ZONE}", cell(to, "name"), cell(to, "namespace"));
+    let cluster = format!("outbound|{}||{}.svc.{DEFAULT_ZONE}", port.port, full_name(to));
     // A proxy that is not there is no failure: what discovery knows is told all the same.
     let seen = match Client::new(&arguments.proxy)?.get::<Value>("/clusters").await {
         Ok(clusters) => Ok(cluster_named(&clusters, &cluster)),
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(unseen(&error)),
     };
-    let rows = verdicts(to, items(&endpoints), seen.as_ref().ok().and_then(Option::as_ref), &port_name(to, port));
+    let standings = seen.as_ref().ok().and_then(Option::as_ref).map(standings).unwrap_or_default();
+    let endpoints: Vec<&EndpointItem> = endpoints_of(whole, to).filter(|item| item.port == port.name).collect();
+    let judged = Call { callers: &callers, network_names: &whole.network_names, standings }.judge(&endpoints);
     let value = json!({
         "apiVersion": "mesh/v1",
-        "from": arguments.from,
-        "to": format!("{}.{}", cell(to, "name"), cell(to, "namespace")),
-        "virtual_ip": to["virtual_ip"],
-        "port": port,
+        "from": from,
+        "to": full_name(to),
+        "virtual_ip": to.virtual_ip,
+        "port": port.port,
         "cluster": cluster,
         "proxy": match &seen {
             Ok(Some(state)) => json!({ "balance": state["balance"], "circuit": state["circuit"] }),
             Ok(None) => json!({ "unknown": "this proxy has not been told of the cluster" }),
             Err(error) => json!({ "unknown": error }),
         },
-        "items": rows,
+        "items": judged,
+        "gets": gets(port, &judged, refusal(&cluster, &endpoints, &judged).as_ref()),
     });
     if output == Output::Table {
         output::write(&heading(&value))?;
+        if !judged.is_empty() {
+            output::write(&endpoint_table(&value).render())?;
+            output::write("\n")?;
+        }
+        output::write(&format!("The call gets {}\n", cell(&value["gets"], "text")))?;
+        return Ok(ExitCode::SUCCESS);
     }
     output::print(output, &value, endpoint_table)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The service that is meant: in the caller's namespace first, then where it is the only one of its name.
-fn find<'a>(services: &'a [Value], called: &Called, home: Option<&str>) -> anyhow::Result<&'a Value> {
-    let same: Vec<&Value> = services.iter().filter(|service| service["name"] == called.name.as_str()).collect();
-    let wanted = called.namespace.as_deref().or(home);
-    let found = same.iter().find(|service| Some(cell(service, "namespace").as_str()) == wanted);
-    match (found, same.as_slice(), &called.namespace) {
-        (Some(service), _, _) => Ok(service),
-        (None, [only], None) => Ok(only),
-        (None, [], _) => {
-            let names: Vec<String> = services.iter().map(|service| cell(service, "name")).collect();
-            match suggest::nearest(&called.name, names.iter().map(String::as_str)) {
-                Some(meant) => bail!("NR: nobody is called {}; did you mean {meant}?", called.name),
-                None => bail!("NR: nobody is called {}; `mesh-ctl get services` lists who there is", called.name),
-            }
-        }
-        (None, several, _) => {
-            let list: Vec<String> =
-                several.iter().map(|s| format!("{}.{}", called.name, cell(s, "namespace"))).collect();
-            bail!("NR: {} is {}; say which", called.name, list.join(" or "))
-        }
+/// The caller's whole name, those that call under it, and its namespace.
+fn caller(whole: &SnapshotItem, from: &str) -> anyhow::Result<(String, Vec<Caller>, Option<String>)> {
+    let service: Result<&ServiceItem, _> = find(&whole.services, &Called::read(from), None);
+    match service {
+        Ok(service) => Ok((full_name(service), callers_of(whole, service), Some(service.namespace.clone()))),
+        Err(_) if from == HOST => Ok((HOST.to_owned(), Vec::new(), None)),
+        Err(error) => Err(anyhow!("the caller is not known: {error}")),
     }
 }
 
-fn ports(service: &Value) -> &[Value] {
-    service["ports"].as_array().map_or(&[], Vec::as_slice)
-}
-
-/// The port that is called: as said, else the only or the first one.
-fn port_of(service: &Value, called: &Called) -> anyhow::Result<u64> {
-    let all: Vec<u64> = ports(service).iter().filter_map(|port| port["port"].as_u64()).collect();
-    match called.port.map(u64::from) {
-        Some(port) if all.contains(&port) => Ok(port),
-        Some(port) => bail!("NR: {} has no port {port}; it has {all:?}", called.name),
-        None => match all.first() {
-            Some(port) => Ok(*port),
-            None => bail!("NR: {} has no port; `mesh-ctl get conditions` may say why", called.name),
-        },
+/// The client's own advice is about discovery.
+fn unseen(error: &ClientError) -> String {
+    match error {
+        ClientError::Connect { server, .. } => format!(
+            "nobody answers at {server}; is a mesh-proxy running, with that as its --admin-listen (MESH_ADMIN_LISTEN)? --proxy or \
+             MESH_PROXY_ADMIN names another"
+        ),
+        other => other.to_string(),
     }
-}
-
-fn port_name(service: &Value, number: u64) -> String {
-    let port = ports(service).iter().find(|port| port["port"] == number);
-    port.map_or_else(|| number.to_string(), |port| cell(port, "name"))
 }
 
 fn cluster_named(clusters: &Value, name: &str) -> Option<Value> {
     clusters["clusters"].as_array()?.iter().find(|cluster| cluster["name"] == name).cloned()
 }
 
-/// Each endpoint of the service's port with the verdict on it.
-fn verdicts(service: &Value, endpoints: &[Value], cluster: Option<&Value>, port: &str) -> Vec<Value> {
-    let standings: BTreeMap<String, &Value> = cluster
-        .and_then(|cluster| cluster["endpoints"].as_array())
-        .map(|list| list.iter().map(|endpoint| (cell(endpoint, "id"), endpoint)).collect())
-        .unwrap_or_default();
-    let ours = endpoints.iter().filter(|endpoint| {
-        let of_service = cell(service, "name") == cell(endpoint, "service");
-        of_service && endpoint["namespace"] == service["namespace"] && cell(endpoint, "port") == port
-    });
-    ours.map(|endpoint| verdict(endpoint, standings.get(&cell(endpoint, "id")).copied())).collect()
+/// The endpoints of a cluster, as its proxy sees them, by id.
+fn standings(cluster: &Value) -> BTreeMap<String, Value> {
+    let listed = cluster["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+    listed.iter().map(|endpoint| (cell(endpoint, "id"), endpoint.clone())).collect()
 }
 
-fn verdict(endpoint: &Value, standing: Option<&Value>) -> Value {
-    let state = cell(endpoint, "state");
-    let stands = standing.map(|standing| cell(standing, "standing"));
-    let (verdict, code, why) = match stands.as_deref() {
-        Some("taken") => ("taken", "-", "in the draw by its weight".to_owned()),
-        Some("taken-in-panic") => ("taken", "-", "ejected like all others, and better than none".to_owned()),
-        Some("ejected") => {
-            let left = standing.and_then(|standing| standing["ejected_for_ms"].as_u64()).unwrap_or(0);
-            ("refused", "UH", format!("ejected after failures in a row; back in {:.1} s", left as f64 / 1e3))
-        }
-        Some("other-priority") => ("refused", "UH", "endpoints of a lower priority number are ready".to_owned()),
-        Some("weight-zero") => ("refused", "UH", "its weight is 0".to_owned()),
-        Some(_) => ("refused", "UH", cell(endpoint, "reason")),
-        None if state == "ready" && endpoint["weight"] != 0 => ("taken", "-", cell(endpoint, "reason")),
-        None if state == "ready" => ("refused", "UH", "its weight is 0".to_owned()),
-        None => ("refused", "UH", format!("{state}: {}", cell(endpoint, "reason"))),
+/// What the call ends with.
+fn gets(port: &PortItem, judged: &[Judged], refusal: Option<&ProxyError>) -> Value {
+    let Some(error) = refusal else {
+        let taken = judged.iter().filter(|one| one.verdict == "taken").count();
+        let text = match taken {
+            1 => "the answer of the one endpoint that is taken".to_owned(),
+            several => format!("the answer of one of the {several} endpoints that are taken"),
+        };
+        return json!({ "text": text });
     };
-    json!({
-        "name": endpoint["name"], "address": endpoint["address"], "weight": endpoint["weight"], "state": state,
-        "verdict": verdict, "code": code, "why": why,
-        "active_requests": standing.map(|standing| standing["active_requests"].clone()),
-        "requests_total": standing.map(|standing| standing["requests_total"].clone()),
-        "failures_total": standing.map(|standing| standing["failures_total"].clone()),
-    })
+    let (status, code) = (error.status().as_u16(), error.reason().flag());
+    let answer = match port.protocol {
+        Protocol::Tcp => format!("a closed connection ({code})"),
+        Protocol::Auto => format!("{status} {code} (a closed connection where it is no HTTP)"),
+        _ => format!("{status} {code}"),
+    };
+    json!({ "status": status, "code": code, "words": error.reason().words(), "text": format!("{answer}: {error}") })
 }
 
 fn heading(value: &Value) -> String {
@@ -187,47 +143,4 @@ fn endpoint_table(value: &Value) -> Table {
         table.row(keys.map(|key| cell(item, key)));
     }
     table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn services_are_called_in_several_ways() {
-        let check = |text: &str, name: &str, namespace: Option<&str>, port: Option<u16>| {
-            let expected = Called { name: name.to_owned(), namespace: namespace.map(str::to_owned), port };
-            assert_eq!(Called::read(text), expected, "{text}");
-        };
-        check("api", "api", None, None);
-        check("api:8080", "api", None, Some(8080));
-        check("api.shop", "api", Some("shop"), None);
-        check("api.shop.svc.mesh.internal.:80", "api", Some("shop"), Some(80));
-    }
-
-    #[test]
-    fn the_callers_namespace_comes_first() {
-        let service = |name: &str, namespace: &str| json!({ "name": name, "namespace": namespace });
-        let all = [service("api", "a"), service("api", "b"), service("web", "a")];
-        let find = |text: &str, home: Option<&str>| {
-            let found = super::find(&all, &Called::read(text), home);
-            found.map(|service| cell(service, "namespace")).map_err(|error| error.to_string())
-        };
-        assert_eq!(find("api", Some("b")).unwrap(), "b");
-        assert_eq!(find("api.a", Some("b")).unwrap(), "a");
-        assert_eq!(find("web", Some("b")).unwrap(), "a");
-        assert!(find("api", None).unwrap_err().contains("api.a or api.b"));
-        assert!(find("apj", None).unwrap_err().contains("did you mean api"));
-    }
-
-    #[test]
-    fn each_endpoint_has_a_verdict() {
-        let endpoint = json!({ "state": "ready", "weight": 100, "reason": "accepted" });
-        assert_eq!(verdict(&endpoint, None)["verdict"], "taken");
-        let ejected = verdict(&endpoint, Some(&json!({ "standing": "ejected", "ejected_for_ms": 1500 })));
-        assert_eq!((ejected["verdict"].as_str(), ejected["code"].as_str()), (Some("refused"), Some("UH")));
-        assert!(ejected["why"].as_str().unwrap().contains("1.5 s"));
-        let draining = verdict(&json!({ "state": "draining", "weight": 1, "reason": "told to stop" }), None);
-        assert_eq!(draining["why"], "draining: told to stop");
-    }
 }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mesh_core::model::endpoint::reached_at;
 use mesh_core::model::resource::Target;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
@@ -51,13 +52,8 @@ impl Origin {
     /// Where `target` is reached from here; none when they have no network in common.
     #[must_use]
     pub fn address_of(&self, target: &Target) -> Option<SocketAddr> {
-        if self.networks.is_empty() || target.networks.is_empty() {
-            return Some(target.address);
-        }
-        // A place without a network is reached from all of them.
-        let is_shared = |network: &Arc<str>| network.is_empty() || self.networks.contains(network);
-        let shared = target.networks.iter().find(|place| is_shared(&place.network))?;
-        Some(SocketAddr::new(shared.address, target.address.port()))
+        let address = reached_at(target.address.ip(), &target.networks, &self.networks)?;
+        Some(SocketAddr::new(address, target.address.port()))
     }
 }
 
@@ -87,7 +83,7 @@ pub async fn connect(origin: &Origin, address: SocketAddr, until: Instant) -> Re
             Ok(stream)
         }
         Ok(Err(source)) => Err(ProxyError::Connect { address, source }),
-        Err(_) => Err(ProxyError::ConnectTimeout { address, after: started.elapsed() }),
+        Err(_) => Err(ProxyError::ConnectTimeout { address, after: until.saturating_duration_since(started) }),
     }
 }
 

@@ -79,12 +79,26 @@ pub fn observe(containers: &Containers, scope: &Scope, drains: &DrainBook, now: 
     }
     let services = service::agree(&mut members);
     let workloads = workloads(&members);
+    let network_names = network_names(containers);
     let mut endpoints: Vec<ObservedEndpoint> =
         members.into_iter().map(|member| endpoint(member, drains, now)).collect();
     endpoints.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
     conditions.sort();
     let foreign_addresses = foreign_addresses(containers, &endpoints);
-    Observation { services, endpoints, workloads, conditions, foreign_addresses, ..Observation::default() }
+    Observation {
+        services,
+        endpoints,
+        workloads,
+        network_names,
+        conditions,
+        foreign_addresses,
+        ..Observation::default()
+    }
+}
+
+fn network_names(containers: &Containers) -> BTreeMap<Arc<str>, Arc<str>> {
+    let attachments = containers.values().flat_map(|container| &container.attachments);
+    attachments.map(|(name, attachment)| (attachment.network_id.clone(), name.as_str().into())).collect()
 }
 
 /// The addresses of containers that are no endpoints, and the host's own on each network: an endpoint that left may have had
