@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+use mesh_core::config::duration::rounded;
 use mesh_core::model::reason::Reason;
 use thiserror::Error;
 
@@ -72,13 +73,13 @@ pub enum ProxyError {
     NoSharedNetwork { endpoint: Arc<str> },
     #[error("{address} cannot be reached")]
     Connect { address: SocketAddr, source: io::Error },
-    #[error("{address} did not answer a connect within {after:?}")]
+    #[error("{address} did not answer a connect within {}", rounded(*after))]
     ConnectTimeout { address: SocketAddr, after: Duration },
     #[error("{cluster} has its limit of {max} {limit} under way already")]
     Overflow { cluster: Arc<str>, limit: Limit, max: u32 },
-    #[error("no connection to {cluster} came free within {after:?}: {connections} are in use, of {max} allowed")]
+    #[error("no connection to {cluster} came free within {}: {connections} are in use, of {max} allowed", rounded(*after))]
     PendingTimeout { cluster: Arc<str>, after: Duration, connections: u32, max: u32 },
-    #[error("the whole request took longer than {after:?}")]
+    #[error("the whole request took longer than {}", rounded(*after))]
     RequestTimeout { after: Duration },
     /// The request had not begun to be written.
     #[error("the connection to {address} had closed before the request was sent")]
@@ -93,7 +94,7 @@ pub enum ProxyError {
     Protocol { address: SocketAddr, source: Broken },
     #[error("{address} ended its response before it was whole")]
     ResponseCut { address: SocketAddr, source: Broken },
-    #[error("{address} sent nothing of its response for {after:?}")]
+    #[error("{address} sent nothing of its response for {}", rounded(*after))]
     ResponseIdle { address: SocketAddr, after: Duration },
     #[error("the head of the request is larger than {address} takes")]
     HeadTooLarge { address: SocketAddr },
@@ -101,13 +102,13 @@ pub enum ProxyError {
     ClientCut { source: Broken },
     #[error("the client went away before its response was whole")]
     ClientGone,
-    #[error("the client sent nothing of its request for {after:?}")]
+    #[error("the client sent nothing of its request for {}", rounded(*after))]
     ClientIdle { after: Duration },
     #[error("the client's request head was not whole in time")]
     HeaderTimeout,
-    #[error("what the client sent is no HTTP")]
+    #[error("{}", bad_message(source))]
     BadMessage { source: BadHead },
-    #[error("what the client opened a stream with is no request")]
+    #[error("{}", bad_stream(source))]
     BadStream { source: HeadError },
     #[error("the client's connection cannot be gone on with")]
     BadConnection { source: ConnectionError },
@@ -358,6 +359,24 @@ impl ProxyError {
     }
 }
 
+/// What is over a limit, or not spoken here, is HTTP all the same.
+fn bad_message(source: &BadHead) -> &'static str {
+    match source {
+        BadHead::Malformed { .. } => "what the client sent is no HTTP",
+        BadHead::TargetTooLong { .. } | BadHead::TooLarge { .. } | BadHead::TooManyFields { .. } => HEAD_OVER_LIMIT,
+        BadHead::Version { .. } | BadHead::Coding => "the client's request asks for what is not known here",
+    }
+}
+
+fn bad_stream(source: &HeadError) -> &'static str {
+    match source {
+        HeadError::Malformed(_) => "what the client opened a stream with is no request",
+        HeadError::TooLarge { .. } | HeadError::TooManyFields { .. } => HEAD_OVER_LIMIT,
+    }
+}
+
+const HEAD_OVER_LIMIT: &str = "the head of the client's request is over a limit";
+
 /// An error and all its sources, in one line: for logs.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -369,4 +388,33 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_over_a_limit_is_not_called_something_else() {
+        let check = |error: &ProxyError, status: u16, text: &str| {
+            assert_eq!((error.status().as_u16(), chain(error).as_str()), (status, text));
+        };
+        let large = ProxyError::BadMessage { source: BadHead::TooLarge { bytes_max: 9 } };
+        check(&large, 431, "the head of the client's request is over a limit: the head is larger than 9 bytes");
+        let many = ProxyError::BadStream { source: HeadError::TooManyFields { fields_max: 9 } };
+        check(&many, 431, "the head of the client's request is over a limit: the head has more than 9 fields");
+        let version = ProxyError::BadMessage { source: BadHead::Version { major: '3' } };
+        check(&version, 505, "the client's request asks for what is not known here: HTTP/3 is not spoken here");
+        let garbage = ProxyError::BadMessage { source: BadHead::Malformed { problem: "a line" } };
+        check(&garbage, 400, "what the client sent is no HTTP: a line");
+    }
+
+    #[test]
+    fn times_are_told_as_people_configure_them() {
+        let error = ProxyError::RequestTimeout { after: Duration::from_nanos(501_065_213) };
+        assert_eq!(error.to_string(), "the whole request took longer than 500ms");
+        let address = ([10, 0, 0, 1], 80).into();
+        let error = ProxyError::ConnectTimeout { address, after: Duration::from_nanos(1_001_194_633) };
+        assert_eq!(error.to_string(), "10.0.0.1:80 did not answer a connect within 1s");
+    }
 }

@@ -63,9 +63,38 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A time that was measured, as people read it: to 1 ms, 10 ms from 100 ms on, 100 ms from 10 s on.
+#[must_use]
+pub fn rounded(measured: Duration) -> String {
+    let step = match measured.as_nanos() {
+        ..100_000_000 => 1_000_000,
+        100_000_000..10_000_000_000 => 10_000_000,
+        _ => 100_000_000,
+    };
+    let nanos = (measured.as_nanos() + step / 2) / step * step;
+    match u64::try_from(nanos) {
+        Ok(0) if !measured.is_zero() => "less than 1ms".to_owned(),
+        Ok(nanos) => format(Duration::from_nanos(nanos)),
+        Err(_) => format(Duration::from_secs(measured.as_secs())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_measured_is_readable() {
+        let check = |nanos: u64, expected: &str| assert_eq!(rounded(Duration::from_nanos(nanos)), expected, "{nanos}");
+        check(0, "0s");
+        check(300_000, "less than 1ms");
+        check(25_400_000, "25ms");
+        check(501_065_213, "500ms");
+        check(999_970_000, "1s");
+        check(1_001_194_633, "1s");
+        check(1_251_194_633, "1s250ms");
+        check(60_012_345_678, "1m");
+    }
 
     #[test]
     fn reads_what_go_writes() {

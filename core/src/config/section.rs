@@ -279,7 +279,7 @@ macro_rules! from_yaml {
 
 from_yaml!(String, "a text is wanted", |value| text_of(value));
 from_yaml!(bool, "true or false is wanted", |value| value.as_bool());
-from_yaml!(u16, "a number from 0 to 65535 is wanted", |value| value.as_u64()?.try_into().ok());
+from_yaml!(u16, "a number from 1 to 65535 is wanted", |value| value.as_u64()?.try_into().ok());
 from_yaml!(u32, "a whole number from 0 to 4294967295 is wanted", |value| value.as_u64()?.try_into().ok());
 from_yaml!(u64, "a whole number is wanted", |value| value.as_u64());
 from_yaml!(f64, "a number is wanted", |value| value.as_f64());
@@ -332,7 +332,7 @@ services:
         root.finish();
         let text = document.finish(()).unwrap_err().to_string();
         let expected = [
-            r#"proxy.yaml: workers: "many": a number from 0 to 65535 is wanted"#,
+            r#"proxy.yaml: workers: "many": a number from 1 to 65535 is wanted"#,
             "proxy.yaml: admin.lissten: is not a key here; did you mean listen?",
             "proxy.yaml: services.web.timeout: 5: a duration such as 500ms, 5s or 1m30s is wanted",
             r#"proxy.yaml: services.web.lb: "least_requests": one of least_request, round_robin is wanted; did you mean least_request?"#,

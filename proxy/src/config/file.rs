@@ -38,14 +38,15 @@ pub fn parse(origin: &str, text: &str, cores: usize, locate: &Locate<'_>) -> Res
 }
 
 fn workers(root: &Section<'_>) -> Option<usize> {
-    let workers: u16 = root.optional("workers")?;
-    if !(1..=WORKERS_MAX).contains(&workers) {
+    let workers = root.raw("workers")?.as_u64().and_then(|count| u16::try_from(count).ok());
+    let workers = workers.filter(|count| (1..=WORKERS_MAX).contains(count));
+    if workers.is_none() {
         root.problem(
             "workers",
             format!("a number from 1 to {WORKERS_MAX} is wanted; without the key there is one a core"),
         );
     }
-    Some(workers.into())
+    workers.map(usize::from)
 }
 
 fn admin(root: &Section<'_>) -> Option<SocketAddr> {

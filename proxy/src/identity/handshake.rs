@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::config::duration;
 use rustls::server::Acceptor;
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible, ServerConfig};
 use thiserror::Error;
@@ -101,8 +102,10 @@ pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
     let (why, text) = match shaken {
         Ok(Ok(stream)) => return Ok(stream),
         Ok(Err(error)) => explain(&error, &heard),
-        Err(_) if heard.is_any => (Why::Timeout, format!("the client did not finish it within {timeout:?}")),
-        Err(_) => (Why::Timeout, format!("no whole hello came from the client within {timeout:?}")),
+        Err(_) if heard.is_any => {
+            (Why::Timeout, format!("the client did not finish it within {}", duration::format(timeout)))
+        }
+        Err(_) => (Why::Timeout, format!("no whole hello came from the client within {}", duration::format(timeout))),
     };
     Err(HandshakeError::new(why, heard.server_name, text))
 }
