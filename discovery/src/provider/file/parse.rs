@@ -64,7 +64,7 @@ fn read_service(section: &Section<'_>, origin: &str) -> Option<(ObservedService,
     // Read even where the service has no good name, so that their mistakes are told as well.
     let drafts = read_endpoints(section, &ports);
     let id = ServiceId::new(name?, namespace?);
-    let endpoints = drafts.into_values().map(|draft| draft.into_endpoint(&id, origin)).collect();
+    let endpoints = drafts.into_iter().map(|draft| draft.into_endpoint(&id, origin)).collect();
     Some((ObservedService { id, ports, policy: Policy::default() }, endpoints))
 }
 
@@ -95,9 +95,11 @@ fn read_ports(service: &Section<'_>) -> Vec<ServicePort> {
     ports
 }
 
-/// An endpoint before its service is known to have a good name.
+/// An endpoint before its service is known to have a good name: the ports of one address that share the traffic alike.
 struct Draft {
     address: SocketAddr,
+    /// Names it beside others of the same address; the first needs none.
+    mark: Option<Name>,
     ports: BTreeMap<Name, u16>,
     weight: u32,
     priority: u32,
@@ -107,8 +109,9 @@ struct Draft {
 impl Draft {
     fn into_endpoint(self, service: &ServiceId, origin: &str) -> ObservedEndpoint {
         let text = self.address.to_string();
+        let unit = self.mark.map_or_else(|| text.clone(), |port| format!("{text}/{port}"));
         let endpoint = Endpoint {
-            id: EndpointId::new(&text, 0),
+            id: EndpointId::new(&unit, 0),
             name: text.into(),
             service: service.clone(),
             addresses: vec![NetworkAddress { network: "".into(), address: self.address.ip() }],
@@ -128,8 +131,8 @@ impl Draft {
     }
 }
 
-fn read_endpoints(service: &Section<'_>, ports: &[ServicePort]) -> BTreeMap<SocketAddr, Draft> {
-    let mut drafts: BTreeMap<SocketAddr, Draft> = BTreeMap::new();
+fn read_endpoints(service: &Section<'_>, ports: &[ServicePort]) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = Vec::new();
     for section in service.sections("endpoints") {
         let address = section.required::<SocketAddr>("address");
         if address.is_some_and(|address| address.port() == 0 || address.ip().is_unspecified()) {
@@ -142,18 +145,32 @@ fn read_endpoints(service: &Section<'_>, ports: &[ServicePort]) -> BTreeMap<Sock
         if let (Some(address), Some(port)) = (address, port) {
             let weight = weight.unwrap_or(DEFAULT_WEIGHT);
             let priority = priority.unwrap_or(0);
-            let draft = Draft { address, ports: BTreeMap::new(), weight, priority, zone };
-            let known = drafts.entry(address).or_insert(draft);
-            if known.ports.contains_key(&port) {
+            let mut same = drafts.iter_mut().filter(|draft| draft.address == address).peekable();
+            let is_first = same.peek().is_none();
+            if same.any(|draft| draft.ports.contains_key(&port)) {
                 section.problem("address", format!("is a duplicate: this service has it for port {port} already"));
-            } else if known.weight != weight || known.priority != priority {
-                section.problem("address", "has another weight or priority where it is listed for another port");
-            } else {
-                known.ports.insert(port, address.port());
+                section.finish();
+                continue;
+            }
+            let is_alike = |draft: &&mut Draft| {
+                draft.address == address && (draft.weight, draft.priority, &draft.zone) == (weight, priority, &zone)
+            };
+            match drafts.iter_mut().find(is_alike) {
+                Some(draft) => _ = draft.ports.insert(port, address.port()),
+                None => drafts.push(Draft {
+                    address,
+                    mark: (!is_first).then(|| port.clone()),
+                    ports: [(port, address.port())].into(),
+                    weight,
+                    priority,
+                    zone,
+                }),
             }
         }
         section.finish();
     }
+    // In order of address, whatever the file's.
+    drafts.sort_by(|a, b| (a.address, &a.mark).cmp(&(b.address, &b.mark)));
     drafts
 }
 

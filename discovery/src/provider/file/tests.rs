@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use mesh_core::model::endpoint::Endpoint;
+use mesh_core::model::names::Name;
 use mesh_core::task::drain;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -110,15 +112,35 @@ servces: []
     check(
         &with(
             r#"{address: "10.0.0.5:1", port: http}, {address: "10.0.0.5:1", port: http},
-               {address: "10.0.0.5:1", port: admin, weight: 7}"#,
+               {address: "10.0.0.5:1", port: admin, weight: 7}, {address: "10.0.0.5:1", port: admin}"#,
         ),
         &[
             r#"services[0].endpoints[1].address: "10.0.0.5:1": is a duplicate: this service has it for port http already"#,
-            r#"services[0].endpoints[2].address: "10.0.0.5:1": has another weight or priority where it is listed for another port"#,
+            r#"services[0].endpoints[3].address: "10.0.0.5:1": is a duplicate: this service has it for port admin already"#,
         ],
     );
     check("services: {}", &["services: {}: a list is wanted"]);
     check("services: [web]", &[r#"services[0]: "web": a mapping of keys to values is wanted"#]);
+}
+
+#[test]
+fn one_address_may_have_another_weight_for_another_port() {
+    let text = r#"
+services:
+  - name: web
+    ports: [{name: http, port: 80}, {name: admin, port: 90}, {name: extra, port: 91}]
+    endpoints:
+      - {address: "10.0.0.5:1", port: http, weight: 3}
+      - {address: "10.0.0.5:1", port: admin, weight: 7}
+      - {address: "10.0.0.5:1", port: extra, weight: 3}
+"#;
+    let observed = parse::parse("mesh.yaml", text).unwrap();
+    let told = observed.endpoints.iter().map(|observed| {
+        let Endpoint { id, name, weight, ports, .. } = &observed.endpoint;
+        let ports = ports.keys().map(Name::as_str).collect::<Vec<_>>().join(",");
+        format!("{} {name} {weight} {ports}", id.unit)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["10.0.0.5:1 10.0.0.5:1 3 extra,http", "10.0.0.5:1/admin 10.0.0.5:1 7 admin"]);
 }
 
 #[test]
