@@ -3,6 +3,7 @@
 
 pub mod catalogue; // observations in, snapshots out
 pub mod acting; // the controller, and what it acts through
+mod declared; // services that were asked for, replicas or not
 mod reports; // whom proxies took out: from xDS to the API
 
 use std::collections::BTreeMap;
@@ -121,6 +122,7 @@ impl App {
         expected.extend(config.docker.as_ref().map(|docker| (docker::NAME, docker.url.to_string())));
         expected.extend(config.file.as_ref().map(|path| (file::NAME, path.display().to_string())));
         expected.extend(config.process.as_ref().map(|_| (process::NAME, String::new())));
+        expected.insert(declared::NAME, String::new());
         let (observations, observations_in) = mpsc::channel(OBSERVATIONS_MAX);
         let (verdicts, verdicts_in) = mpsc::channel(VERDICTS_MAX);
         let inputs = Inputs { observations: observations_in, verdicts: verdicts_in, expected };

@@ -10,7 +10,7 @@ use mesh_core::compose::Project;
 use mesh_core::config::suggest;
 use mesh_core::model::endpoint::EndpointState;
 use mesh_core::model::names::{Name, ServiceId};
-use mesh_core::model::replicas::{Action, Plan, ReplicaId, ReplicaStatus, RuntimeKind, StepOutcome};
+use mesh_core::model::replicas::{Action, Plan, ReplicaId, RuntimeKind, StepOutcome};
 use mesh_core::model::snapshot::Snapshot;
 use mesh_core::task::drain::Drain;
 use thiserror::Error;
@@ -36,6 +36,7 @@ pub mod execute; // doing one step of it
 pub mod story; // what was done, and why
 pub mod metrics; // what is counted
 mod desired; // what was asked for, in the store
+mod status; // what there is of each replica, for people
 mod api; // how it is asked for, over HTTP
 
 #[cfg(test)]
@@ -72,6 +73,8 @@ pub struct Controller {
     state: Mutex<State>,
     /// True after the first look.
     has_looked: watch::Sender<bool>,
+    /// What was asked for; none before it was read.
+    declared: watch::Sender<Option<DesiredProjects>>,
     started: Instant,
 }
 
@@ -111,8 +114,9 @@ impl Controller {
         };
         let executor = Arc::new(Executor::new(runtimes));
         let (story, state) = (Story::default(), Mutex::new(state));
-        let (has_looked, started) = (watch::Sender::new(false), Instant::now());
-        Arc::new(Self { executor, store, snapshots, story, metrics, state, has_looked, started })
+        let (has_looked, declared) = (watch::Sender::new(false), watch::Sender::new(None));
+        let started = Instant::now();
+        Arc::new(Self { executor, store, snapshots, story, metrics, state, has_looked, declared, started })
     }
 
     /// The HTTP API below `/v1/projects`, `/v1/replicas` and `/v1/events`, with its paths for people.
@@ -166,6 +170,7 @@ impl Controller {
                 // One that was begun later may have ended sooner.
                 if state.revision <= Some(revision) {
                     (state.desired, state.revision) = (desired, Some(revision));
+                    self.declared.send_replace(Some(state.desired.clone()));
                 }
                 true
             }
@@ -216,13 +221,17 @@ impl Controller {
         let mut state = self.lock();
         state.busy.remove(&work.step.replica);
         let outcome = match result {
-            Ok(()) => StepOutcome::Done,
-            Err(error) => {
+            Ok(()) => {
+                state.history.fill_succeeded(&work.step.replica);
+                StepOutcome::Done
+            }
+            Err(failed) => {
+                let error = error_chain(&failed);
                 if let Some(spec) = &work.new {
                     let now = self.started.elapsed();
-                    state.history.fill_failed(&work.step.replica, &spec.config_hash, now);
+                    state.history.fill_failed(&work.step.replica, &spec.config_hash, &error, now);
                 }
-                StepOutcome::Failed { error: error_chain(&error) }
+                StepOutcome::Failed { error, lasting: failed.is_lasting() }
             }
         };
         drop(state);
@@ -266,11 +275,13 @@ impl Controller {
 
 /// What is asked of the controller, by its HTTP API or by whoever runs it in the same process.
 impl Controller {
-    /// Asks for a project, in place of what was asked for under its name; answers the plan that follows from it.
+    /// Asks for a project, in place of what was asked for under its name; answers the plan that follows from it. What could not
+    /// be started is tried again at once.
     ///
     /// # Errors
     /// A service wants a runtime that is not there, or the store fails; nothing was changed then.
     pub async fn apply(&self, project: Project) -> Result<Plan, ControllerError> {
+        self.lock().history.retry_now(&project.name);
         self.save(project, Expect::Anything).await
     }
 
@@ -357,6 +368,12 @@ impl Controller {
         found.ok_or_else(|| self.unknown_project(name))
     }
 
+    /// What was asked for, whenever that changes; none before it was read for the first time.
+    #[must_use]
+    pub fn declared(&self) -> watch::Receiver<Option<DesiredProjects>> {
+        self.declared.subscribe()
+    }
+
     #[must_use]
     pub fn projects(&self) -> DesiredProjects {
         self.lock().desired.clone()
@@ -371,47 +388,6 @@ impl Controller {
     #[must_use]
     pub fn story(&self) -> &Story {
         &self.story
-    }
-
-    /// Every replica that runs, ended or is there under a known project's name.
-    #[must_use]
-    pub fn replicas(&self) -> Vec<ReplicaStatus> {
-        let snapshot = self.snapshots.borrow().clone();
-        let endpoints = endpoint_states(&snapshot);
-        let state = self.lock();
-        let hashes = state.wanted_hashes();
-        let status = |kind: &RuntimeKind, replica: &ObservedReplica| {
-            let desired = state.desired.get(&replica.id.project);
-            let service = desired.and_then(|desired| desired.project.services.get(&replica.id.service));
-            ReplicaStatus {
-                name: replica.name.clone(),
-                project: replica.id.project.clone(),
-                service: replica.id.service.clone(),
-                number: replica.id.number,
-                runtime: *kind,
-                unit: replica.unit.clone(),
-                state: replica.state,
-                ready: match service {
-                    Some(service) => is_ready(replica, service, &endpoints),
-                    None => endpoints.get(&replica.unit) == Some(&EndpointState::Ready),
-                },
-                address: replica.address,
-                ports: replica.ports.clone(),
-                started_millis: replica.started_millis,
-                restarts: state.history.restarts(&replica.id),
-                last_reason: state.history.last_reason(&replica.id).map(str::to_owned),
-                managed: replica.managed,
-                current: replica.managed
-                    && hashes.get(&replica.id.compose_service()).is_some_and(|hash| *hash == replica.config_hash),
-            }
-        };
-        let mut replicas: Vec<ReplicaStatus> = state
-            .observed
-            .iter()
-            .flat_map(|(kind, list)| list.iter().map(move |replica| status(kind, replica)))
-            .collect();
-        replicas.sort_by(|a, b| (&a.project, &a.service, a.number).cmp(&(&b.project, &b.service, b.number)));
-        replicas
     }
 
     /// What would be planned now if this project were desired so; only its own steps.

@@ -79,9 +79,23 @@ pub enum RuntimeError {
         #[source]
         source: std::io::Error,
     },
+    /// What it needs is not there: its image, its program. No further try brings it.
+    #[error("{unit}: {operation}: {message}")]
+    Lacking { unit: String, operation: &'static str, message: String },
     /// Something else already has the name.
     #[error("{name} exists already and is not ours to replace; remove it, or choose another project name")]
     NameTaken { name: String },
+}
+
+impl RuntimeError {
+    /// The next try ends like this one unless somebody does something: there is nothing to wait for.
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Lacking { .. } | Self::NameTaken { .. } => true,
+            Self::Unavailable { .. } | Self::Refused { .. } | Self::Io { .. } => false,
+        }
+    }
 }
 
 /// An engine. Every operation is idempotent: a plan may be executed twice, or half, or by two.

@@ -1,6 +1,7 @@
 //! `mesh-ctl` as a person types it, against a mesh on local processes: what it waits for, what it says, how it exits.
 #![allow(clippy::unwrap_used)] // a test ends where something unexpected happens
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use std::time::Duration;
 use mesh_tests::daemon::{Daemon, binary};
 use mesh_tests::eventually::until;
 use mesh_tests::need::{Need, main as run, trial};
+use mesh_tests::peer;
 use tempfile::TempDir;
 
 /// Starting and stopping on a busy machine.
@@ -17,6 +19,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// `mesh-ctl dev` without an engine, and a folder for Compose files.
 struct World {
     server: String,
+    /// Of its DNS server.
+    dns: SocketAddr,
+    /// Where HTTP clients reach services by name.
+    http_proxy: String,
     folder: TempDir,
     _dev: Daemon,
     _one: MutexGuard<'static, ()>,
@@ -60,7 +66,10 @@ impl World {
         until("the mesh", DEADLINE, || dev.stderr().contains("Ctrl-C ends it"));
         let told = dev.stderr();
         let server = told.split("API ").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned();
-        Self { server, folder, _dev: dev, _one: one }
+        let after = |words: &str| told.split(words).nth(1).map(|rest| rest.trim_start()).unwrap();
+        let dns = after("DNS ").split(',').next().unwrap().parse().unwrap();
+        let http_proxy = after("http_proxy=http://").split(';').next().unwrap().to_owned();
+        Self { server, dns, http_proxy, folder, _dev: dev, _one: one }
     }
 
     fn ctl(&self, arguments: &[&str]) -> Said {
@@ -78,6 +87,12 @@ impl World {
         let said = self.ctl(&["ps", "-o", "json"]);
         let value: serde_json::Value = serde_json::from_str(&said.text).unwrap_or_default();
         value["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    fn dig(&self, name: &str) -> String {
+        let (server, port) = (format!("@{}", self.dns.ip()), self.dns.port().to_string());
+        let output = peer::output("dig", &["-p", &port, &server, "+tries=1", "+timeout=5", name, "A"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The units of the ready replicas.
@@ -178,6 +193,70 @@ fn without_an_engine_services_are_called_by_name_and_by_virtual_ip() {
     ctl(folder.path(), &[&server[..], &["down", "-y"]].concat()).expect(0, &["gone"]);
 }
 
+/// A service of the shop that answers by itself.
+fn serving(name: &str, more: &str) -> String {
+    let program = binary("mesh-ctl").display().to_string();
+    format!("  {name}: {{ command: [{program:?}, shop-service, payments], expose: [8080]{more} }}\n")
+}
+
+fn why_says_who_is_not_known_and_what_the_call_gets() {
+    let world = World::start();
+    world.file(&(serving("web", "") + "  caller: { command: [sleep, '600'], expose: [9090], scale: 0 }\n"));
+    world.ctl(&["up", "-y", "--runtime", "process"]).expect(0, &["t: all 1 replicas are ready"]);
+    world.ctl(&["why", "caller", "web"]).expect(0, &["taken", "The call gets the answer of the one endpoint"]);
+    world.ctl(&["why", "host", "web.t"]).expect(0, &["host calls web.t"]);
+    world.ctl(&["why", "calelr", "web"]).expect(1, &["the caller is not known", "did you mean caller?"]);
+    world.ctl(&["why", "nobody-at-all", "web"]).expect(1, &["the caller is not known", "mesh-ctl get services"]);
+    world.ctl(&["why", "caller", "wbe"]).expect(1, &["NR: nobody is called wbe", "did you mean web?"]);
+    let words = "503 UH (a closed connection where it is no HTTP): outbound|9090||caller.t.svc.mesh.internal: 0 endpoints known";
+    world.ctl(&["why", "web", "caller"]).expect(0, &[words]);
+    let unseen = world.ctl(&["why", "caller", "web", "--proxy", "http://127.0.0.1:1"]);
+    unseen.expect(0, &["--proxy or MESH_PROXY_ADMIN", "MESH_ADMIN_LISTEN"]);
+    assert!(!unseen.text.contains("MESH_SERVER"), "{}", unseen.text);
+}
+
+fn a_service_scaled_to_0_still_exists() {
+    let world = World::start();
+    world.file(&serving("web", ""));
+    world.ctl(&["up", "-y", "--runtime", "process"]).expect(0, &["t: all 1 replicas are ready"]);
+    let web = "web.t.svc.mesh.internal";
+    let address = |answer: &str| {
+        let line = answer.lines().find(|line| line.starts_with(web)).map(str::to_owned);
+        line.and_then(|line| line.split_whitespace().last().map(str::to_owned))
+    };
+    let before = address(&world.dig(web));
+    assert!(before.is_some());
+    world.ctl(&["scale", "web=0"]).expect(0, &[]);
+    until("nobody", DEADLINE, || world.replicas().is_empty());
+    until("no endpoint", DEADLINE, || world.ctl(&["get", "endpoints", "-o", "json"]).text.contains("\"items\": []"));
+    assert_eq!(address(&world.dig(web)), before, "the name keeps its virtual IP");
+    let tasks = world.dig(&format!("tasks.{web}"));
+    assert!(tasks.contains("status: NOERROR") && tasks.contains("ANSWER: 0"), "{tasks}");
+    world.ctl(&["why", "host", "web"]).expect(0, &["The call gets 503 UH"]);
+    let url = "http://web.t:8080/";
+    until("503 UH", DEADLINE, || {
+        let said = peer::output("curl", &["-s", "-i", "--max-time", "10", "-x", &world.http_proxy, url]);
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        text.starts_with("HTTP/1.1 503") && text.contains("no_healthy_upstream")
+    });
+    world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
+    until("no such name", DEADLINE, || world.dig(web).contains("status: NXDOMAIN"));
+}
+
+fn what_cannot_start_is_shown_and_not_waited_for() {
+    let world = World::start();
+    let up = ["up", "-y", "--runtime", "process", "--wait-timeout", "1h"];
+    world.file("  web: { command: [no-such-program], scale: 2 }\n");
+    world.ctl(&up).expect(1, &["waiting does not help", "no-such-program", "0 of 2 replicas are ready"]);
+    world.ctl(&["ps"]).expect(0, &["t-web-1", "t-web-2", "not started", "no-such-program"]);
+    // Again at once, whatever its back-off.
+    world.ctl(&up).expect(1, &["waiting does not help", "no-such-program"]);
+    world.file("  web: { command: [sleep, '600'], scale: 2 }\n");
+    world.ctl(&up).expect(0, &["t: all 2 replicas are ready"]);
+    let said = world.ctl(&["ps"]);
+    assert!(!said.text.contains("not started"), "{}", said.text);
+}
+
 fn cleanup_touches_nothing_that_is_in_use() {
     let world = World::start();
     let state = world.folder.path().join("state").display().to_string();
@@ -224,6 +303,16 @@ fn main() {
             &[Need::Program("curl")],
             without_an_engine_services_are_called_by_name_and_by_virtual_ip,
         ),
+            "why_says_who_is_not_known_and_what_the_call_gets",
+            &[],
+            why_says_who_is_not_known_and_what_the_call_gets,
+        ),
+        trial(
+            "a_service_scaled_to_0_still_exists",
+            &[Need::Program("dig"), Need::Program("curl")],
+            a_service_scaled_to_0_still_exists,
+        ),
+        trial("what_cannot_start_is_shown_and_not_waited_for", &[], what_cannot_start_is_shown_and_not_waited_for),
         trial("cleanup_touches_nothing_that_is_in_use", &[], cleanup_touches_nothing_that_is_in_use),
         trial("wrong_usage_is_2_and_a_closed_reader_no_panic", &[], wrong_usage_is_2_and_a_closed_reader_no_panic),
     ]);

@@ -181,7 +181,7 @@ impl Planner {
                     let stale = matches!(error, ExecuteError::Stale { .. });
                     assert!(!stale, "{sky}: {step}: refused, though no newer plan was begun: {error}");
                     if let Some(spec) = &one.work.new {
-                        self.history.fill_failed(&step.replica, &spec.config_hash, sky.now);
+                        self.history.fill_failed(&step.replica, &spec.config_hash, "no image", sky.now);
                     }
                 }
             }

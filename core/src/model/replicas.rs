@@ -84,6 +84,8 @@ impl fmt::Display for ReplicaId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]
 pub enum ReplicaState {
+    /// Wanted, and nothing of it is there. No runtime says this.
+    NotStarted,
     /// Made, and not started yet.
     Created,
     /// Runs; its healthcheck has not passed yet.
@@ -106,13 +108,14 @@ impl ReplicaState {
     /// Has not ended.
     #[must_use]
     pub fn is_alive(self) -> bool {
-        !matches!(self, Self::Created | Self::Exited { .. })
+        !matches!(self, Self::NotStarted | Self::Created | Self::Exited { .. })
     }
 }
 
 impl fmt::Display for ReplicaState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NotStarted => f.write_str("not started"),
             Self::Created => f.write_str("created"),
             Self::Starting => f.write_str("starting"),
             Self::Running => f.write_str("running"),
@@ -210,6 +213,9 @@ pub enum StepOutcome {
     /// It is tried again with back-off.
     Failed {
         error: String,
+        /// Every further try will fail like this one, unless somebody does something.
+        #[serde(default)]
+        lasting: bool,
     },
 }
 
@@ -234,7 +240,7 @@ pub struct ReplicaStatus {
     pub service: Name,
     pub number: u32,
     pub runtime: RuntimeKind,
-    /// What the runtime calls it: container id, or `pid-<pid>-<start>`.
+    /// What the runtime calls it: container id, or `pid-<pid>-<start>`; empty while nothing of it is there.
     pub unit: Arc<str>,
     pub state: ReplicaState,
     pub ready: bool,
@@ -244,7 +250,7 @@ pub struct ReplicaStatus {
     pub started_millis: Option<u64>,
     /// How often its slot was filled anew, since the controller started.
     pub restarts: u32,
-    /// The reason of the last step on its slot.
+    /// The reason of the last step on its slot; of one that is not there, why not.
     pub last_reason: Option<String>,
     /// False for one that somebody else started under the project's name.
     pub managed: bool,

@@ -10,7 +10,7 @@ use mesh_core::model::snapshot::Snapshot;
 use mesh_core::task::drain::Drain;
 use tokio::sync::{mpsc, watch};
 
-use super::{AppError, Tasks, spawn};
+use super::{AppError, Tasks, declared, spawn};
 use crate::config::Config;
 use crate::controller::Controller;
 use crate::controller::execute::Runtimes;
@@ -37,6 +37,7 @@ pub struct Acting {
     pub controller: Arc<Controller>,
     pub process: Option<Arc<ProcessRuntime>>,
     docker: Option<Arc<DockerRuntime>>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Containers that are about to be stopped: for the provider, which lets them drain.
     pub announced: Option<mpsc::Receiver<UnitId>>,
 }
@@ -61,8 +62,9 @@ impl Acting {
         if let Some(docker) = &docker {
             runtimes.insert(RuntimeKind::Docker, docker.clone());
         }
-        let controller = Controller::new(runtimes, store, snapshots, Metrics::register(metrics)?, fastrand::u64(..));
-        Ok(Self { controller, process, docker, announced })
+        let metrics = Metrics::register(metrics)?;
+        let controller = Controller::new(runtimes, store, snapshots.clone(), metrics, fastrand::u64(..));
+        Ok(Self { controller, process, docker, snapshots, announced })
     }
 
     /// Starts the tasks of all of them.
@@ -82,6 +84,8 @@ impl Acting {
         if let Some(runtime) = self.docker {
             spawn(tasks, runtime.watch_over(drain.clone()));
         }
+        let (projects, snapshots) = (self.controller.declared(), self.snapshots);
+        spawn(tasks, declared::run(projects, snapshots, observations.clone(), drain.clone()));
         spawn(tasks, self.controller.run(drain.clone()));
     }
 }

@@ -14,6 +14,7 @@ use mesh_core::task::drain::Drain;
 use mesh_core::task::ready::{NotReady, Readiness};
 use tokio::sync::{mpsc, watch};
 
+use super::declared;
 use crate::admin::metrics::Metrics;
 use crate::health::Prober;
 use crate::provider::{Observation, ProviderName, Verdict, docker, file};
@@ -257,6 +258,7 @@ fn awaited_as(name: ProviderName) -> &'static str {
     match name {
         docker::NAME => "the first look at the Docker engine",
         file::NAME => "the first reading of the file",
+        declared::NAME => "what was asked for, from the store",
         other => other,
     }
 }

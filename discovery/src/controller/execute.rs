@@ -33,6 +33,18 @@ pub enum ExecuteError {
     Runtime(#[from] RuntimeError),
 }
 
+impl ExecuteError {
+    /// As [`RuntimeError::is_lasting`].
+    #[must_use]
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Stale { .. } => false,
+            Self::NoRuntime { .. } => true,
+            Self::Runtime(error) => error.is_lasting(),
+        }
+    }
+}
+
 /// Executes plans, newer ones over older ones.
 pub struct Executor {
     runtimes: Runtimes,

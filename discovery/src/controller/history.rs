@@ -6,6 +6,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mesh_core::model::names::Name;
 use mesh_core::model::replicas::ReplicaId;
 use mesh_core::task::backoff::Backoff;
 
@@ -30,6 +31,8 @@ struct Slot {
     ready_since: Option<Duration>,
     fills: u32,
     last_reason: Option<String>,
+    /// Why it could not be filled the last time.
+    last_error: Option<String>,
 }
 
 impl History {
@@ -73,9 +76,31 @@ impl History {
         }
     }
 
+    /// What keeps a slot of this project waiting is forgotten: somebody may have set it right.
+    pub fn retry_now(&mut self, project: &Name) {
+        for (_, slot) in self.slots.iter_mut().filter(|(id, _)| id.project == *project) {
+            slot.backoff.reset();
+            slot.not_before = Duration::ZERO;
+        }
+    }
+
+    /// The slot is filled.
+    pub fn fill_succeeded(&mut self, id: &ReplicaId) {
+        if let Some(slot) = self.slots.get_mut(id) {
+            slot.last_error = None;
+        }
+    }
+
+    /// Why it could not be filled the last time, with this configuration.
+    #[must_use]
+    pub fn last_error(&self, id: &ReplicaId, config_hash: &str) -> Option<&str> {
+        self.slots.get(id).filter(|slot| &*slot.config_hash == config_hash)?.last_error.as_deref()
+    }
+
     /// The slot could not be filled.
-    pub fn fill_failed(&mut self, id: &ReplicaId, config_hash: &Arc<str>, now: Duration) {
+    pub fn fill_failed(&mut self, id: &ReplicaId, config_hash: &Arc<str>, error: &str, now: Duration) {
         let slot = self.slot(id, config_hash);
+        slot.last_error = Some(error.to_owned());
         slot.not_before = now + slot.backoff.next_wait();
     }
 
@@ -108,6 +133,7 @@ impl History {
             ready_since: None,
             fills: 0,
             last_reason: None,
+            last_error: None,
         };
         let slot = self.slots.entry(id.clone()).or_insert_with(fresh);
         if slot.config_hash != *config_hash {

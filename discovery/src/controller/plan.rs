@@ -291,7 +291,9 @@ impl<'a> ProjectPlanner<'a> {
                 // Rolled, whatever became of it.
                 _ if slot.is_changed => {}
                 ReplicaState::Exited { code } => self.ended(slot, replica, service.restart, code, hash),
-                ReplicaState::Created => self.replace(slot, replica, hash, "was made, but never started".to_owned()),
+                ReplicaState::NotStarted | ReplicaState::Created => {
+                    self.replace(slot, replica, hash, "was made, but never started".to_owned())
+                }
                 ReplicaState::Unhealthy if healing => {
                     self.not_taken(Action::Replace, &slot.id, "is unhealthy; waits until the one before is replaced");
                 }

@@ -30,7 +30,7 @@ impl Story {
                 tracing::info!(plan, replica = %step.replica, action = %step.action, reason = step.reason, "step")
             }
             StepOutcome::Done => tracing::debug!(plan, replica = %step.replica, action = %step.action, "step done"),
-            StepOutcome::Failed { error } => {
+            StepOutcome::Failed { error, .. } => {
                 tracing::warn!(plan, replica = %step.replica, action = %step.action, error, "step failed");
             }
         }

@@ -4,6 +4,7 @@ mod plan; // the planner, case by case
 mod simulation; // the planner against a world that breaks things, by seed
 
 use mesh_core::compose::{self, Overrides};
+use mesh_core::model::replicas::ReplicaStatus;
 use mesh_core::model::replicas::{ReplicaState, StepEvent};
 use mesh_core::task::drain;
 use nix::sys::signal::{Signal, kill};
@@ -152,7 +153,7 @@ async fn what_fails_again_and_again_is_tried_with_back_off_and_says_so() {
         tokio::time::sleep(Duration::from_millis(5)).await; // between two looks
     };
     assert!(
-        matches!(&failed.outcome, StepOutcome::Failed { error } if error.contains("no-such-program")),
+        matches!(&failed.outcome, StepOutcome::Failed { error, .. } if error.contains("no-such-program")),
         "{failed:?}"
     );
     running.end().await;

@@ -151,7 +151,9 @@ fn endpoint(
         ReplicaState::Unhealthy => (EndpointState::NotReady, "its healthcheck fails"),
         ReplicaState::Running => (EndpointState::NotReady, "its port has not accepted a connection yet"),
         ReplicaState::Paused => (EndpointState::NotReady, "it is paused"),
-        ReplicaState::Created | ReplicaState::Exited { .. } => (EndpointState::NotReady, "it does not run"),
+        ReplicaState::NotStarted | ReplicaState::Created | ReplicaState::Exited { .. } => {
+            (EndpointState::NotReady, "it does not run")
+        }
     };
     let ready = match replica.state {
         ReplicaState::Running => ReadySource::FirstAccept,

@@ -329,7 +329,13 @@ async fn connect_and_start(
         connected.map_err(|error| refused(name, "connect to its network", error))?;
     }
     let started = docker.start_container(id, None::<StartContainerOptions>).await;
-    started.map_err(|error| refused(name, "start", error))
+    started.map_err(|error| match (status(&error), refused(name, "start", error)) {
+        // How the engine says that the command cannot be run.
+        (Some(400), RuntimeError::Refused { unit, operation, message }) => {
+            RuntimeError::Lacking { unit, operation, message }
+        }
+        (_, error) => error,
+    })
 }
 
 async fn check_image(docker: &Docker, name: &str, image: &str) -> Result<(), RuntimeError> {
@@ -339,7 +345,7 @@ async fn check_image(docker: &Docker, name: &str, image: &str) -> Result<(), Run
             let message = format!(
                 "image {image:?} is not on this engine; `docker pull {image}` or `docker build -t {image} …` brings it"
             );
-            Err(RuntimeError::Refused { unit: name.to_owned(), operation: "create", message })
+            Err(RuntimeError::Lacking { unit: name.to_owned(), operation: "create", message })
         }
         Err(error) => Err(refused(name, "look for its image", error)),
     }

@@ -496,7 +496,11 @@ fn cannot_start(record: &Record, error: &io::Error) -> RuntimeError {
     let program = words.map(String::as_str).next().unwrap_or_default();
     let directory = spawn::working_directory(record);
     let message = format!("{program:?} in {}: {error}", directory.display());
-    RuntimeError::Refused { unit: record.id.to_string(), operation: "starting", message }
+    let (unit, operation) = (record.id.to_string(), "starting");
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => RuntimeError::Lacking { unit, operation, message },
+        _ => RuntimeError::Refused { unit, operation, message },
+    }
 }
 
 fn io_error(folder: &Path, operation: &'static str) -> impl Fn(io::Error) -> RuntimeError + use<> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use http::Method;
 use mesh_core::compose::{self, Overrides, Project};
-use mesh_core::model::replicas::{Plan, ReplicaStatus, RuntimeKind, StepEvent, StepOutcome};
+use mesh_core::model::replicas::{Action, Plan, ReplicaState, ReplicaStatus, RuntimeKind, StepEvent, StepOutcome};
 use mesh_core::tell;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -59,7 +59,8 @@ pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyh
     let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
     let deadline = Instant::now() + arguments.wait_timeout;
     let missing = |replicas: &[ReplicaStatus]| awaited::missing(&project, replicas);
-    follow(client, project.name.as_str(), seen, deadline, missing)
+    let patience = Patience { deadline, ends_where_hopeless: true };
+    follow(client, project.name.as_str(), seen, patience, missing)
         .await
         .with_context(|| format!("not all of {} is as the file asks for", project.name))?;
     tell!("{}: all {wanted} replicas are ready", project.name);
@@ -87,7 +88,7 @@ async fn calls_to_nowhere(client: &Client, project: &Project) -> Vec<String> {
 pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<ExitCode> {
     let name = name_of(&arguments.project)?;
     let running = replicas(client, Some(&name)).await?;
-    let ours = running.iter().filter(|replica| replica.managed).count();
+    let ours = running.iter().filter(|replica| replica.managed && replica.state != ReplicaState::NotStarted).count();
     tell!("{name}: {ours} replicas will be stopped and removed");
     if ours > 0 && !confirmed("Do this?", arguments.yes)? {
         return Ok(ExitCode::FAILURE);
@@ -107,7 +108,9 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
         let left = replicas.iter().filter(|replica| replica.managed);
         left.map(|replica| format!("{} is {}", replica.name, replica.state)).collect()
     };
-    follow(client, &name, seen, deadline, left)
+    // A start that was under way may fail yet; what is wanted is the end.
+    let patience = Patience { deadline, ends_where_hopeless: false };
+    follow(client, &name, seen, patience, left)
         .await
         .with_context(|| format!("something of {name} is left; `mesh-ctl ps -p {name}` says what"))?;
     tell!("{name}: gone");
@@ -148,7 +151,7 @@ pub async fn ps(client: &Client, output: Output, arguments: PsArguments) -> anyh
                 replica.state.to_string(),
                 if replica.ready { "yes" } else { "no" }.to_owned(),
                 address,
-                replica.unit.chars().take(24).collect(),
+                if replica.unit.is_empty() { "-".to_owned() } else { replica.unit.chars().take(24).collect() },
                 replica.restarts.to_string(),
                 replica.last_reason.clone().unwrap_or_else(|| "-".to_owned()),
             ]);
@@ -290,16 +293,24 @@ async fn newest_event(client: &Client) -> anyhow::Result<u64> {
     Ok(events.items.last().map_or(0, |event| event.number))
 }
 
+/// How long something is waited for.
+struct Patience {
+    deadline: Instant,
+    /// Not beyond a failure that no further try mends.
+    ends_where_hopeless: bool,
+}
+
 /// Tells every step of a project as it happens, until nothing is missing any more.
 async fn follow(
     client: &Client,
     project: &str,
     mut seen: u64,
-    deadline: Instant,
+    patience: Patience,
     missing: impl Fn(&[ReplicaStatus]) -> Vec<String>,
 ) -> anyhow::Result<()> {
     // The last one of each replica.
     let mut failures: BTreeMap<String, String> = BTreeMap::new();
+    let mut is_hopeless = false;
     loop {
         let events: Items<StepEvent> = client.get(&format!("/v1/events?after={seen}&wait=0")).await?;
         for event in events.items {
@@ -307,7 +318,8 @@ async fn follow(
             if event.step.replica.project.as_str() == project {
                 tell(&event);
                 match &event.outcome {
-                    StepOutcome::Failed { error } => {
+                    StepOutcome::Failed { error, lasting } => {
+                        is_hopeless |= *lasting && event.step.action != Action::Remove;
                         drop(failures.insert(event.step.replica.to_string(), error.clone()))
                     }
                     _ => drop(failures.remove(&event.step.replica.to_string())),
@@ -318,7 +330,14 @@ async fn follow(
         if missing.is_empty() {
             return Ok(());
         }
-        if Instant::now() >= deadline {
+        if is_hopeless && patience.ends_where_hopeless {
+            missing.extend(failures.values().cloned());
+            bail!(
+                "waiting does not help:\n  {}\nwhat ran before runs on; set that right, then `mesh-ctl up` tries again at once",
+                missing.join("\n  ")
+            );
+        }
+        if Instant::now() >= patience.deadline {
             missing.extend(awaited_by_plan(client, project).await);
             missing.extend(failures.values().cloned());
             bail!("the time is up (--wait-timeout gives more):\n  {}", missing.join("\n  "));
@@ -339,7 +358,7 @@ fn tell(event: &StepEvent) {
     match &event.outcome {
         StepOutcome::Begun => tell!("  {}", event.step),
         StepOutcome::Done => {}
-        StepOutcome::Failed { error } => tell!("  {} failed: {error}", event.step),
+        StepOutcome::Failed { error, .. } => tell!("  {} failed: {error}", event.step),
     }
 }
 

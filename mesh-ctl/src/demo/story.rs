@@ -76,7 +76,7 @@ impl<'m> Story<'m> {
             match event.outcome {
                 StepOutcome::Begun => self.tell(&event.step.to_string()),
                 StepOutcome::Done => {}
-                StepOutcome::Failed { error } => self.tell(&format!("{} failed: {error}", event.step)),
+                StepOutcome::Failed { error, .. } => self.tell(&format!("{} failed: {error}", event.step)),
             }
         }
         Ok(())

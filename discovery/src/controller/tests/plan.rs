@@ -261,7 +261,7 @@ fn a_ready_one_goes_when_its_successor_is_ready() {
     // It cannot be made: the good one stays, and it is tried again.
     let mut failed = single();
     let hash = failed.hash("web");
-    failed.history.fill_failed(&id("web", 2), &hash, failed.now);
+    failed.history.fill_failed(&id("web", 2), &hash, "no image", failed.now);
     let plan = failed.plan();
     assert!(plan.plan.steps.is_empty() && plan.wake_at.is_some(), "{plan:?}");
     failed.now = plan.wake_at.unwrap();

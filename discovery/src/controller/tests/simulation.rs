@@ -189,7 +189,7 @@ impl Simulation {
             self.observed.retain(|replica| Some(&replica.unit) != work.step.unit.as_ref());
             let Some(spec) = work.new else { continue };
             if !self.is_calm && self.random.u32(0..5) == 0 {
-                self.history.fill_failed(&spec.id, &spec.config_hash, self.now);
+                self.history.fill_failed(&spec.id, &spec.config_hash, "no image", self.now);
                 continue;
             }
             self.units += 1;

@@ -13,7 +13,7 @@ pub fn missing(project: &Project, replicas: &[ReplicaStatus]) -> Vec<String> {
         let ours = || replicas.iter().filter(|replica| replica.managed && replica.service == *name);
         let done = ours().filter(|replica| replica.current && is_done(replica, service)).count();
         let wanted = usize::try_from(service.replicas).unwrap_or(usize::MAX);
-        let others = ours().count() - done;
+        let others = ours().filter(|replica| replica.state != ReplicaState::NotStarted).count() - done;
         if done < wanted {
             missing.push(format!("{name}: {done} of {wanted} replicas are ready as the file has them"));
         } else if done > wanted || others > 0 {
