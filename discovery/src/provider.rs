@@ -64,6 +64,8 @@ pub struct Observation {
     pub services: Vec<ObservedService>,
     pub endpoints: Vec<ObservedEndpoint>,
     pub workloads: Vec<Arc<Workload>>,
+    /// Namespace files of running containers that take no part, so that a proxy leaves them alone at once.
+    pub foreign_namespaces: BTreeSet<Arc<str>>,
     /// What people call the networks that any of them is on, by id.
     pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: Vec<Condition>,

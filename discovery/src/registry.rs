@@ -155,6 +155,7 @@ impl Registry {
             services,
             endpoints: merged.endpoints,
             workloads: merged.workloads,
+            foreign_namespaces: merged.foreign_namespaces,
             network_names: merged.network_names,
             conditions: merged.conditions,
         };

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -69,10 +70,23 @@ fn on_a_docker_engine() {
     assert!(told.contains("The services are containers"), "{told}");
 }
 
+/// Another mesh captures whatever appears on the engine, and leaves the demo what is the demo's.
+fn beside_another_mesh_on_the_engine() {
+    let _one = ONE.lock().unwrap();
+    let state = tempfile::tempdir().unwrap();
+    let folder = state.path().display().to_string();
+    let other = Daemon::start("mesh-ctl", &["dev", "--exposed-by-default", "--state-dir", &folder]);
+    until("the other mesh", DEADLINE, || other.stderr().contains("Ctrl-C ends it"));
+    let told = demo("docker", "20s");
+    assert!(told.contains("The services are containers"), "{told}");
+    assert!(!Path::new("/var/lib/mesh/demo").exists(), "the demo leaves nothing behind");
+}
+
 fn main() {
     run(vec![
         trial("on_local_processes_and_after_a_kill_9", &[], on_local_processes_and_after_a_kill_9),
         trial("on_a_docker_engine", &[Need::Root, Need::Docker], on_a_docker_engine),
+        trial("beside_another_mesh_on_the_engine", &[Need::Root, Need::Docker], beside_another_mesh_on_the_engine),
         trial("in_a_container_of_its_own", &[Need::Root, Need::Docker], in_a_container_of_its_own),
     ]);
 }

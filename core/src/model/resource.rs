@@ -267,6 +267,9 @@ pub struct CaptureMap {
     /// Every address in it is a virtual IP.
     pub virtual_ip_range: IpNet,
     pub workloads: Vec<CaptureWorkload>,
+    /// Paths of the namespaces of running containers that are known to be none of ours.
+    #[serde(default)]
+    pub foreign: Vec<Arc<str>>,
     pub addresses: Vec<CapturedAddress>,
 }
 

@@ -46,6 +46,8 @@ pub struct Snapshot {
     /// Addresses of endpoints to be.
     pub arriving: BTreeMap<IpAddr, Arriving>,
     pub workloads: Vec<Arc<Workload>>,
+    /// Namespace files of running containers that take no part.
+    pub foreign_namespaces: BTreeSet<Arc<str>>,
     /// What people call the networks, by id.
     pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: BTreeSet<Condition>,

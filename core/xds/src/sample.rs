@@ -208,6 +208,7 @@ pub(crate) fn capture(random: &mut Rng) -> CaptureMap {
         service_names: vec![text(random)],
     };
     CaptureMap {
+        foreign: (0..random.usize(..3)).map(|_| text(random)).collect(),
         virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
         workloads: vec![CaptureWorkload {
             id: EndpointId::new(&text(random), random.u64(..)),

@@ -32,7 +32,9 @@ pub const COMPOSE_ONEOFF: &str = "com.docker.compose.oneoff";
 pub const IMAGE_VERSION: &str = "org.opencontainers.image.version";
 
 /// What our own controller writes on what it makes; said nothing about here. `mesh.own.` is its prefix for everything else.
-pub const OWN_KEYS: [&str; 2] = ["mesh.run", "mesh.managed-by"];
+pub const OWN_KEYS: [&str; 2] = [RUN_KEY, "mesh.managed-by"];
+/// On the containers of a mesh that has some to itself (the demo): no other mesh of the engine takes them.
+pub const RUN_KEY: &str = "mesh.run";
 pub const OWN_PREFIX: &str = "mesh.own.";
 
 /// Every key with a meaning, for "did you mean".

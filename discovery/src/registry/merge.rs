@@ -35,6 +35,7 @@ pub struct Merged {
     pub endpoints: BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
     /// In order of id.
     pub workloads: Vec<Arc<Workload>>,
+    pub foreign_namespaces: BTreeSet<Arc<str>>,
     /// By id.
     pub network_names: BTreeMap<Arc<str>, Arc<str>>,
     pub conditions: BTreeSet<Condition>,
@@ -80,6 +81,7 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
         for workload in &observation.workloads {
             workloads.entry(workload.id.clone()).or_insert_with(|| workload.clone());
         }
+        merged.foreign_namespaces.extend(observation.foreign_namespaces.iter().cloned());
         let names = observation.network_names.iter().map(|(id, name)| (id.clone(), name.clone()));
         merged.network_names.extend(names);
         merged.conditions.extend(observation.conditions.iter().cloned());

@@ -91,9 +91,12 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         ending.await;
     }
     say(format_args!("\nRemoving what the demo made."));
-    let removed = remove(&mesh, &stage, &state_dir).await;
+    let removed = remove(&mesh, &stage).await;
     mesh.stop().await?;
+    // By now nobody writes there any more.
+    let forgotten = forget(&state_dir);
     removed?;
+    forgotten?;
     let Some(ending) = outcome? else { return Ok(conclude(&facts)) };
     facts.counts = traffic.counts();
     say(format_args!("\nIt was ended before it was over ({ending}). The facts so far:"));
@@ -327,7 +330,10 @@ async fn until_captured(mesh: &Mesh, wanted: u32) -> anyhow::Result<()> {
             return Ok(());
         }
         if Instant::now() >= deadline {
-            bail!("the calls of only {captured} of {wanted} containers are captured");
+            bail!(
+                "the calls of only {captured} of {wanted} containers are captured. Another mesh on this engine may have the others: \
+                 end it (`mesh-ctl dev`, a node proxy), or take local processes with --runtime process"
+            );
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -359,7 +365,15 @@ async fn retried(mesh: &Mesh) -> Option<u64> {
     Some(values.filter_map(|value| value.parse::<f64>().ok()).sum::<f64>() as u64)
 }
 
-async fn remove(mesh: &Mesh, stage: &Stage, state_dir: &Path) -> anyhow::Result<()> {
+/// The state folder, and the one around it if nothing else is in it.
+fn forget(state_dir: &Path) -> anyhow::Result<()> {
+    std::fs::remove_dir_all(state_dir).with_context(|| format!("{} cannot be removed", state_dir.display()))?;
+    // One that others use stays.
+    let _ = state_dir.parent().map(std::fs::remove_dir);
+    Ok(())
+}
+
+async fn remove(mesh: &Mesh, stage: &Stage) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
     // A project that never came to be is none to take down.
     let _ = mesh.api.call::<Value>(Method::DELETE, &format!("/v1/projects/{PROJECT}"), None::<&Value>).await;
@@ -377,6 +391,5 @@ async fn remove(mesh: &Mesh, stage: &Stage, state_dir: &Path) -> anyhow::Result<
             bail!("not everything could be removed: {}", swept.left.join("; "));
         }
     }
-    tracing::debug!(state = %state_dir.display(), "removed");
     Ok(())
 }

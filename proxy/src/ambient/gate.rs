@@ -126,6 +126,7 @@ mod tests {
             service_names: Vec::new(),
         };
         CaptureMap {
+            foreign: Vec::new(),
             virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
             workloads: units.iter().map(workload).collect(),
             addresses: units.iter().chain(elsewhere).map(address).collect(),

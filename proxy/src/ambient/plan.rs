@@ -85,6 +85,14 @@ pub fn of_unnamed(map: &CaptureMap) -> Wanted {
     }
 }
 
+/// Whether somebody has said that the namespace at this path is none of ours. Only the file's name is compared: a proxy in a
+/// container may see the engine's folder elsewhere.
+#[must_use]
+pub fn is_foreign(map: &CaptureMap, path: &str) -> bool {
+    let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    map.foreign.iter().any(|foreign| name(foreign) == name(path))
+}
+
 /// The host's own namespace: virtual IPs alone. Everything else on the host goes its own way.
 #[must_use]
 pub fn of_host() -> Wanted {
@@ -154,6 +162,7 @@ mod tests {
 
     fn map() -> CaptureMap {
         CaptureMap {
+            foreign: Vec::new(),
             virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
             workloads: vec![
                 workload("web", 2, "web.shop", "/1", &["front"]),

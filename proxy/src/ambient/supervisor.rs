@@ -215,7 +215,7 @@ impl Supervisor {
         let mut found = self.look(map).await;
         self.note_missing(std::mem::take(&mut found.missing));
         let now = Instant::now();
-        self.early.retain(|_, early| early.until > now);
+        self.early.retain(|_, early| early.until > now && !plan::is_foreign(map, &early.path));
         let wanted = self.wanted(map, &found);
         for (id, held) in &self.held {
             let directive = match wanted.get(id) {

@@ -100,7 +100,7 @@ impl Told {
         let present = self.endpoints.iter().map(|(n, _)| self.address(*n, true));
         let addresses = present.chain(self.departed.iter().map(|n| self.address(*n, false))).collect();
         let virtual_ip_range = "240.240.0.0/16".parse().unwrap();
-        let map = CaptureMap { virtual_ip_range, workloads: self.workloads.clone(), addresses };
+        let map = CaptureMap { virtual_ip_range, workloads: self.workloads.clone(), foreign: Vec::new(), addresses };
         Arc::new(Resources { capture: Some(Arc::new(map)), ..all })
     }
 

@@ -68,7 +68,7 @@ fn table(name: &str, cluster: &str) -> RouteTable {
 
 fn capture(generation: u32) -> CaptureMap {
     let virtual_ip_range = format!("10.{}.0.0/16", generation % 250).parse().unwrap();
-    CaptureMap { virtual_ip_range, workloads: Vec::new(), addresses: Vec::new() }
+    CaptureMap { virtual_ip_range, workloads: Vec::new(), foreign: Vec::new(), addresses: Vec::new() }
 }
 
 fn set_of(resources: &Resources) -> ResourceSet {

@@ -34,7 +34,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Scope {
     /// Without `mesh.enable` a container takes part.
     pub exposed_by_default: bool,
-    /// Others than those with this label do not exist.
+    /// Others than those with this label do not exist. Without it, those that another mesh made for itself do not: their label
+    /// [`label::RUN_KEY`] says so.
     pub only_label: Option<(String, String)>,
     /// How containers on the host's own network are reached.
     pub host_address: Option<IpAddr>,
@@ -47,7 +48,10 @@ impl Scope {
     }
 
     fn wants(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.only_label.as_ref().is_none_or(|(key, value)| labels.get(key) == Some(value))
+        match &self.only_label {
+            Some((key, value)) => labels.get(key) == Some(value),
+            None => !labels.contains_key(label::RUN_KEY),
+        }
     }
 }
 
@@ -80,6 +84,7 @@ pub fn observe(containers: &Containers, scope: &Scope, drains: &DrainBook, now: 
     let services = service::agree(&mut members);
     let workloads = workloads(&members);
     let network_names = network_names(containers);
+    let foreign_namespaces = foreign_namespaces(containers, &workloads);
     let mut endpoints: Vec<ObservedEndpoint> =
         members.into_iter().map(|member| endpoint(member, drains, now)).collect();
     endpoints.sort_by(|a, b| a.endpoint.id.cmp(&b.endpoint.id));
@@ -89,11 +94,19 @@ pub fn observe(containers: &Containers, scope: &Scope, drains: &DrainBook, now: 
         services,
         endpoints,
         workloads,
+        foreign_namespaces,
         network_names,
         conditions,
         foreign_addresses,
         ..Observation::default()
     }
+}
+
+fn foreign_namespaces(containers: &Containers, workloads: &[Arc<Workload>]) -> BTreeSet<Arc<str>> {
+    let ours: BTreeSet<&Arc<str>> = workloads.iter().map(|workload| &workload.namespace_path).collect();
+    let running = containers.values().filter(|container| container.phase == Phase::Running);
+    let paths = running.filter_map(|container| container.namespace_path.clone());
+    paths.filter(|path| !ours.contains(path)).collect()
 }
 
 fn network_names(containers: &Containers) -> BTreeMap<Arc<str>, Arc<str>> {

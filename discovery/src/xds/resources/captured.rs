@@ -92,7 +92,8 @@ fn capture_map(snapshot: &Snapshot, ports: &[ServicePortRef<'_>], virtual_ip_ran
     // Equal content has to be equal bytes, in whatever order it was found.
     workloads.sort();
     addresses.sort();
-    CaptureMap { virtual_ip_range, workloads, addresses }
+    let foreign = snapshot.foreign_namespaces.iter().cloned().collect();
+    CaptureMap { virtual_ip_range, workloads, foreign, addresses }
 }
 
 /// Each address of an endpoint, on each of its networks.

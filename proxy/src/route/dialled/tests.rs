@@ -70,6 +70,7 @@ fn book() -> AddressBook {
         listeners: listeners.into_iter().map(|listener| (Arc::clone(&listener.name), listener)).collect(),
         clusters: clusters.into_iter().map(|cluster| (Arc::clone(&cluster.name), cluster)).collect(),
         capture: Some(Arc::new(CaptureMap {
+            foreign: Vec::new(),
             virtual_ip_range: "240.240.0.0/16".parse().unwrap(),
             workloads: Vec::new(),
             addresses,

@@ -376,3 +376,21 @@ fn addresses_of_others_are_told_and_our_own_are_not() {
     let host = json!({"HostConfig": {"NetworkMode": "host"}, "NetworkSettings": {"Networks": {"net": {"IPAddress": "", "Gateway": ""}}}});
     check(vec![container("web", 1, json!({})), container("host", 2, host)], &[]);
 }
+
+#[test]
+fn what_another_mesh_made_for_itself_is_left_alone() {
+    let demo = || container("shop", 3, labels(json!({"mesh.run": "demo", "mesh.enable": "true"})));
+    let names = |scope: &Scope| {
+        let observed = observe(&map(vec![container("web", 2, json!({})), demo()]), scope, &DrainBook::default(), now());
+        let names: Vec<String> = observed.endpoints.iter().map(|one| one.endpoint.name.to_string()).collect();
+        (names, observed)
+    };
+    let (all, observed) = names(&Scope { exposed_by_default: true, ..Scope::default() });
+    assert_eq!(all, ["web"]);
+    let foreign: Vec<&str> = observed.foreign_namespaces.iter().map(|path| &**path).collect();
+    assert_eq!(foreign, ["/run/docker/netns/shop"], "so that its namespace is let go at once");
+    assert!(observed.foreign_addresses.contains(&"10.0.0.3".parse().unwrap()));
+    let only_label = Some(("mesh.run".to_owned(), "demo".to_owned()));
+    let (own, _) = names(&Scope { exposed_by_default: true, only_label, host_address: None });
+    assert_eq!(own, ["shop"]);
+}
