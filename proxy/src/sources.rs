@@ -87,7 +87,7 @@ impl Sources {
         };
         let (control, status) = match told_back.clone() {
             Some((config, metrics)) => {
-                let (resources, status, run) = XdsClient::start(config, metrics);
+                let (resources, status, run) = XdsClient::start(config, metrics, file.clone());
                 tasks.push(tokio::spawn(run).abort_handle());
                 tasks.push(tokio::spawn(hold_until_told(status.clone(), readiness)).abort_handle());
                 (Some(resources), Some(status))

@@ -69,9 +69,12 @@ impl XdsClient {
     /// Loads the cache at once, so that the first value of the receiver is what was served last; before the very first answer of
     /// a control plane it is empty, and [`XdsStatus::published`] false. Nothing is dialled before the future runs; it never ends
     /// by itself.
+    ///
+    /// `file` is what the proxy's own file has, if there is one: its names are refused to the control plane.
     pub fn start(
         config: XdsConfig,
         metrics: Metrics,
+        file: Option<watch::Receiver<Arc<Resources>>>,
     ) -> (watch::Receiver<Arc<Resources>>, watch::Receiver<XdsStatus>, impl Future<Output = ()> + Send + 'static) {
         let ours = config.metadata.get(metadata::KEY);
         let wants_capture = ours.and_then(|ours| ours.get("capture")).and_then(serde_json::Value::as_bool);
@@ -88,7 +91,7 @@ impl XdsClient {
         let (resources, receiver) = watch::channel(published.unwrap_or_default());
         let (status, status_receiver) = watch::channel(status);
         let client = stream::Client::new(config, session, cache, Outputs { resources, status, metrics });
-        (receiver, status_receiver, client.run())
+        (receiver, status_receiver, client.beside(file).run())
     }
 
     /// Tells the control plane how `clusters` fare, for as long as the client of that `status` lives. A control plane that takes no

@@ -258,6 +258,38 @@ fn a_proxy_by_xds_outlives_discovery() {
     drop(proxy);
 }
 
+/// Whoever runs the control plane learns that a proxy's own file has a name, whichever of both came first.
+fn a_name_that_the_proxys_file_has_is_rejected() {
+    let (address, folder) = (own_address(), tempfile::tempdir().unwrap());
+    let discovery = Discovery::start(&shop(&["127.0.0.1:9".parse().unwrap()]));
+    let _proxy = proxy_by_xds(&discovery, folder.path(), address);
+    let file = folder.path().join("proxy.yaml");
+    let plain = std::fs::read_to_string(&file).unwrap();
+    let clashes = |count: u32| {
+        let told = curl(&format!("http://{address}:14020/metrics"), &[]).unwrap();
+        told.contains(&format!("mesh_xds_name_clashes{{type=\"lds\"}} {count}\n"))
+    };
+    let rejected = |count: u32| {
+        discovery.get("/metrics").unwrap().contains(&format!("mesh_xds_rejected_total{{type=\"lds\"}} {count}\n"))
+    };
+    assert!(clashes(0) && rejected(0));
+    // The file comes later.
+    let listens = |port: u16| {
+        let own = format!(
+            "listeners: [{{ listen: \"{address}:{port}\", service: own }}]\nservices: {{ own: {{ endpoints: [] }} }}\n"
+        );
+        std::fs::write(&file, format!("{plain}{own}")).unwrap();
+    };
+    listens(80);
+    until("the rejection", DEADLINE, || clashes(1) && rejected(1));
+    listens(81);
+    until("no clash", DEADLINE, || clashes(0));
+    // The control plane comes later.
+    let more = "  - { name: late, namespace: shop, ports: [ { port: 81, protocol: http } ] }\n";
+    discovery.rewrite(&(shop(&["127.0.0.1:9".parse().unwrap()]) + more));
+    until("the other rejection", DEADLINE, || clashes(1) && rejected(2));
+}
+
 fn backend(name: &str, address: IpAddr, port: u16) -> Backend {
     Backend::start(name, SocketAddr::new(address, port))
 }
@@ -326,6 +358,11 @@ fn main() {
         trial("another_range_gives_other_virtual_ips", &[curl], another_range_gives_other_virtual_ips),
         trial("metrics_please_promtool", &[curl, dig, Need::Program("promtool")], metrics_please_promtool),
         trial("a_proxy_by_xds_outlives_discovery", &[curl, Need::Root], a_proxy_by_xds_outlives_discovery),
+        trial(
+            "a_name_that_the_proxys_file_has_is_rejected",
+            &[curl, Need::Root],
+            a_name_that_the_proxys_file_has_is_rejected,
+        ),
         trial("a_proxy_by_srv_records_alone", &[curl], a_proxy_by_srv_records_alone),
         trial("an_ejection_is_seen_in_the_api", &[curl, Need::Root], an_ejection_is_seen_in_the_api),
     ]);

@@ -9,6 +9,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod assemble;
+mod reserved;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error as _;
@@ -22,6 +23,8 @@ use mesh_core::model::resource::Resources;
 
 use crate::decode::{self, DecodeError, Decoded};
 use crate::kind::{Kind, PerKind};
+
+pub use reserved::Reserved;
 
 /// gRPC's INVALID_ARGUMENT.
 const INVALID_ARGUMENT: i32 = 3;
@@ -49,6 +52,10 @@ struct Shelf {
     answered: bool,
     /// There was a request on this stream.
     opened: bool,
+    /// Of the last response on this stream.
+    nonce: Option<String>,
+    /// Names of those that clash with what is reserved.
+    clashing: BTreeSet<Arc<str>>,
 }
 
 /// What follows from a response.
@@ -60,14 +67,17 @@ pub struct Step {
     pub published: bool,
     /// What we hold changed, so a cache of it is stale.
     pub held: bool,
-    /// What was wrong with the response; it is told in the NACK, too.
+    /// What is wrong now and was not before; it is told in the NACK, too.
     pub refused: Vec<DecodeError>,
+    /// The response was rejected, for that or for an older clash.
+    pub rejected: bool,
 }
 
 /// One control plane, over all streams to it.
 #[derive(Debug)]
 pub struct Session {
     wants_capture: bool,
+    reserved: Reserved,
     shelves: PerKind<Shelf>,
     published: Option<Arc<Resources>>,
     waiting: BTreeSet<String>,
@@ -78,7 +88,56 @@ impl Session {
     /// A session that knows nothing yet.
     #[must_use]
     pub fn new(wants_capture: bool) -> Self {
-        Self { wants_capture, shelves: PerKind::default(), published: None, waiting: BTreeSet::new(), impatient: false }
+        Self {
+            wants_capture,
+            reserved: Reserved::default(),
+            shelves: PerKind::default(),
+            published: None,
+            waiting: BTreeSet::new(),
+            impatient: false,
+        }
+    }
+
+    /// These names are another's from now on, and no others. What clashes newly is told to the control plane although it was
+    /// accepted before, and so is that nothing does any more.
+    pub fn reserve(&mut self, reserved: Reserved) -> Step {
+        self.reserved = reserved;
+        let mut step = Step::default();
+        for kind in Kind::ALL {
+            let before = self.shelves.get(kind).clashing.clone();
+            let clashes = self.clashes(kind);
+            let shelf = self.shelves.get(kind);
+            if shelf.clashing == before {
+                continue;
+            }
+            if let Some(nonce) = &shelf.nonce {
+                step.requests.push(DeltaDiscoveryRequest {
+                    type_url: kind.type_url().to_owned(),
+                    response_nonce: nonce.clone(),
+                    error_detail: (!clashes.is_empty()).then(|| rejection(&words(&clashes))),
+                    ..DeltaDiscoveryRequest::default()
+                });
+            }
+            step.rejected |= !clashes.is_empty();
+            step.refused.extend(clashes.into_iter().filter(|clash| !before.contains(clash.resource())));
+        }
+        step
+    }
+
+    /// How many resources of a kind clash with what is reserved.
+    #[must_use]
+    pub fn clashing(&self, kind: Kind) -> usize {
+        self.shelves.get(kind).clashing.len()
+    }
+
+    /// Of a kind, what clashes now; it is noted.
+    fn clashes(&mut self, kind: Kind) -> Vec<DecodeError> {
+        let reserved = &self.reserved;
+        let shelf = self.shelves.get_mut(kind);
+        let clashes: Vec<DecodeError> =
+            shelf.resources.values().filter_map(|held| reserved.objection(kind, &held.decoded)).collect();
+        shelf.clashing = clashes.iter().map(|clash| clash.resource().into()).collect();
+        clashes
     }
 
     /// The newest consistent resources; none until the first are whole.
@@ -103,7 +162,8 @@ impl Session {
     /// changed comes back.
     pub fn connected(&mut self, node: Node) -> Vec<DeltaDiscoveryRequest> {
         for kind in Kind::ALL {
-            self.shelves.get_mut(kind).opened = false;
+            let shelf = self.shelves.get_mut(kind);
+            (shelf.opened, shelf.nonce) = (false, None);
         }
         let mut requests = Vec::new();
         for kind in Kind::ALL {
@@ -137,16 +197,21 @@ impl Session {
         };
         let Some(kind) = Kind::from_type_url(&response.type_url) else {
             answer.error_detail = Some(rejection("a resource type that was not asked for"));
-            return Step { requests: vec![answer], ..Step::default() };
+            return Step { requests: vec![answer], rejected: true, ..Step::default() };
         };
-        let refused = self.take(kind, response.resources, &response.removed_resources);
-        if !refused.is_empty() {
-            answer.error_detail = Some(rejection(&words(&refused)));
+        let mut refused = self.take(kind, response.resources, &response.removed_resources);
+        let before = self.shelves.get(kind).clashing.clone();
+        let clashes = self.clashes(kind);
+        let rejected = !(refused.is_empty() && clashes.is_empty());
+        if rejected {
+            answer.error_detail = Some(rejection(&words(refused.iter().chain(&clashes))));
         }
+        refused.extend(clashes.into_iter().filter(|clash| !before.contains(clash.resource())));
+        self.shelves.get_mut(kind).nonce = Some(response.nonce);
         // New subscriptions go before the ACK, so that a server that keeps the order sends endpoints before listeners.
         let mut requests = self.follow_references();
         requests.push(answer);
-        Step { requests, published: self.publish(), held: true, refused }
+        Step { requests, published: self.publish(), held: true, refused, rejected }
     }
 
     /// Everything we hold, as a server would send it: for a cache on disk.
@@ -254,8 +319,8 @@ fn rejection(message: &str) -> Status {
     Status { code: INVALID_ARGUMENT, message, details: Vec::new() }
 }
 
-fn words(refused: &[DecodeError]) -> String {
-    let told = refused.iter().map(|error| match error.source() {
+fn words<'a>(refused: impl IntoIterator<Item = &'a DecodeError>) -> String {
+    let told = refused.into_iter().map(|error| match error.source() {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     });

@@ -40,6 +40,35 @@ pub enum DecodeError {
     Invalid { kind: Kind, resource: String, field: String, found: String, wanted: &'static str },
     #[error("{kind} {resource:?}: {field} is {found:?}, which is not supported; {wanted}")]
     Unsupported { kind: Kind, resource: String, field: String, found: String, wanted: &'static str },
+    #[error("{kind} {resource:?}: the proxy's own file has that name, and keeps it; rename it in the file or here")]
+    Taken { kind: Kind, resource: String },
+    #[error(
+        "{} {resource:?}: the proxy's own file listens on {address} ({holder:?}), and keeps it; change it in the file or here",
+        Kind::Listener
+    )]
+    AddressTaken { resource: String, address: SocketAddr, holder: String },
+}
+
+impl DecodeError {
+    /// Its name.
+    #[must_use]
+    pub fn resource(&self) -> &str {
+        match self {
+            Self::Malformed { resource, .. }
+            | Self::Metadata { resource, .. }
+            | Self::Missing { resource, .. }
+            | Self::Invalid { resource, .. }
+            | Self::Unsupported { resource, .. }
+            | Self::Taken { resource, .. }
+            | Self::AddressTaken { resource, .. } => resource,
+        }
+    }
+
+    /// The resource is a good one, and only clashes with the proxy's own file.
+    #[must_use]
+    pub fn is_clash(&self) -> bool {
+        matches!(self, Self::Taken { .. } | Self::AddressTaken { .. })
+    }
 }
 
 /// A resource of any kind.

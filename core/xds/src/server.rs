@@ -135,7 +135,8 @@ impl Session {
         if subscription.names.len() + request.resource_names_subscribe.len() > NAMES_MAX {
             return Err(RequestError::TooManyNames { kind });
         }
-        let verdict = subscription.answered(kind, &request.response_nonce, request.error_detail.as_ref().map(words));
+        let verdict =
+            subscription.answered_alone(kind, &request.response_nonce, request.error_detail.as_ref().map(words));
         subscription.change(kind, request, is_offered);
         Ok(Outcome { responses: self.flush(), verdict })
     }

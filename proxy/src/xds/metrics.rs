@@ -1,7 +1,7 @@
 //! How it goes with the control plane. Counted from the first stream on, and shown once there is a registry.
 
 use mesh_xds::Kind;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// A type that we do not know.
 const OTHER: &str = "other";
@@ -13,6 +13,7 @@ pub struct Metrics {
     reconnects: IntCounter,
     accepted: IntCounterVec,
     rejected: IntCounterVec,
+    clashes: IntGaugeVec,
     reports: IntCounter,
     left_out: IntCounter,
 }
@@ -28,7 +29,18 @@ impl Metrics {
             }
             Ok::<_, prometheus::Error>(counter)
         };
+        let clashes = IntGaugeVec::new(
+            Opts::new(
+                "mesh_xds_name_clashes",
+                "Resources of the control plane refused for the sake of the file's, by type.",
+            ),
+            &["type"],
+        )?;
+        for kind in Kind::ALL {
+            clashes.with_label_values(&[kind.short()]);
+        }
         Ok(Self {
+            clashes,
             connected: IntGauge::new("mesh_xds_connected", "Whether a stream to the control plane is open.")?,
             reconnects: IntCounter::new(
                 "mesh_xds_reconnects_total",
@@ -56,6 +68,7 @@ impl Metrics {
         registry.register(Box::new(self.reconnects.clone()))?;
         registry.register(Box::new(self.accepted.clone()))?;
         registry.register(Box::new(self.rejected.clone()))?;
+        registry.register(Box::new(self.clashes.clone()))?;
         registry.register(Box::new(self.reports.clone()))?;
         registry.register(Box::new(self.left_out.clone()))
     }
@@ -75,6 +88,10 @@ impl Metrics {
     pub(super) fn answered(&self, kind: Option<Kind>, is_rejected: bool) {
         let counter = if is_rejected { &self.rejected } else { &self.accepted };
         counter.with_label_values(&[kind.map_or(OTHER, Kind::short)]).inc();
+    }
+
+    pub(super) fn clashing(&self, kind: Kind, count: usize) {
+        self.clashes.with_label_values(&[kind.short()]).set(count.try_into().unwrap_or(i64::MAX));
     }
 
     pub(super) fn reported(&self, endpoints_deferred: usize) {

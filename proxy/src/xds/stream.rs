@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, Delt
 use mesh_core::model::resource::Resources;
 use mesh_core::task::backoff::Backoff;
 use mesh_xds::Kind;
-use mesh_xds::client::Session;
+use mesh_xds::client::{Reserved, Session, Step};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -60,6 +60,8 @@ pub(super) struct Client {
     /// When to stop waiting for what is missing of the first resources; set by the first stream, once.
     patience: Option<Instant>,
     settled: bool,
+    /// The proxy's own file, if it has one.
+    file: Option<watch::Receiver<Arc<Resources>>>,
     outputs: Outputs,
 }
 
@@ -72,7 +74,13 @@ pub(super) struct Outputs {
 
 impl Client {
     pub fn new(config: XdsConfig, session: Session, cache: Option<Cache>, outputs: Outputs) -> Self {
-        Self { config, session, cache, cache_due: None, patience: None, settled: false, outputs }
+        Self { config, session, cache, cache_due: None, patience: None, settled: false, file: None, outputs }
+    }
+
+    /// The proxy has a file too, whose names are its own.
+    pub fn beside(mut self, file: Option<watch::Receiver<Arc<Resources>>>) -> Self {
+        self.file = file;
+        self
     }
 
     pub async fn run(mut self) {
@@ -109,6 +117,8 @@ impl Client {
     async fn stream(&mut self) -> Result<std::convert::Infallible, StreamError> {
         let channel = connect(&self.config.server).await?;
         let (requests, outgoing) = mpsc::channel(REQUESTS_MAX);
+        // Whatever became of the file while there was no stream.
+        let _nobody_to_tell = self.reserve();
         // The first requests go along with the call: a server may answer nothing, headers included, before it has them.
         for request in self.session.connected(self.config.node()) {
             send(&requests, request).await?;
@@ -128,8 +138,40 @@ impl Client {
                 response = next(&mut responses) => self.response(response?, &requests).await?,
                 () = due(self.cache_due) => self.write_cache().await,
                 () = due(self.patience), if !self.settled => self.settle(),
+                () = changed(&mut self.file) => {
+                    let step = self.reserve();
+                    for request in step.requests {
+                        self.outputs.metrics.answered(Kind::from_type_url(&request.type_url), request.error_detail.is_some());
+                        send(&requests, request).await?;
+                    }
+                }
             }
         }
+    }
+
+    /// Leaves the file its names.
+    fn reserve(&mut self) -> Step {
+        let Some(file) = &mut self.file else { return Step::default() };
+        let reserved = Reserved::by(&file.borrow_and_update());
+        let step = self.session.reserve(reserved);
+        self.refused(&step);
+        step
+    }
+
+    /// Tells what is refused newly. A clash is told by whoever has both sides before its eyes, see [`crate::sources`].
+    fn refused(&self, step: &Step) {
+        for error in step.refused.iter().filter(|error| !error.is_clash()) {
+            tracing::warn!(error = chain(error), "a resource of the control plane is refused");
+        }
+        for kind in Kind::ALL {
+            self.outputs.metrics.clashing(kind, self.session.clashing(kind));
+        }
+        self.outputs.status.send_modify(|status| {
+            status.refused += step.refused.len() as u64;
+            if let Some(error) = step.refused.last() {
+                status.last_error = Some(chain(error));
+            }
+        });
     }
 
     async fn response(
@@ -139,10 +181,8 @@ impl Client {
     ) -> Result<(), StreamError> {
         let kind = Kind::from_type_url(&response.type_url);
         let step = self.session.response(response);
-        self.outputs.metrics.answered(kind, kind.is_none() || !step.refused.is_empty());
-        for error in &step.refused {
-            tracing::warn!(error = chain(error), "a resource of the control plane is refused");
-        }
+        self.outputs.metrics.answered(kind, step.rejected);
+        self.refused(&step);
         if step.published {
             self.publish();
         }
@@ -153,11 +193,7 @@ impl Client {
         self.outputs.status.send_modify(|status| {
             status.responses += 1;
             status.from_cache = false;
-            status.refused += step.refused.len() as u64;
             status.waiting_for = waiting_for;
-            if let Some(error) = step.refused.last() {
-                status.last_error = Some(chain(error));
-            }
         });
         for request in step.requests {
             send(requests, request).await?;
@@ -199,6 +235,16 @@ pub(super) async fn next<T>(responses: &mut Streaming<T>) -> Result<T, StreamErr
 
 pub(super) async fn send<T>(requests: &mpsc::Sender<T>, request: T) -> Result<(), StreamError> {
     requests.send_timeout(request, SEND_TIMEOUT).await.map_err(|_| StreamError::Stuck)
+}
+
+/// Ends when the file changed; never, without one.
+async fn changed(file: &mut Option<watch::Receiver<Arc<Resources>>>) {
+    let Some(receiver) = file else { return std::future::pending().await };
+    if receiver.changed().await.is_err() {
+        // Nobody follows the file any more; its names stay.
+        *file = None;
+        std::future::pending().await
+    }
 }
 
 /// Ends at `when`; never, without one.

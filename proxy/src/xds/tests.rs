@@ -137,7 +137,7 @@ impl World {
         let config = XdsConfig { server, node_id: "node-1".into(), metadata, cache_dir: None };
         let (metrics, registry) = (Metrics::new().unwrap(), Registry::new());
         metrics.register(&registry).unwrap();
-        let (_, status, run) = XdsClient::start(config.clone(), metrics.clone());
+        let (_, status, run) = XdsClient::start(config.clone(), metrics.clone(), None);
         let cluster = Arc::new(cluster_with(vec![target(0, 1), target(1, 1)], Policy::default(), Instant::now()));
         let shared = Arc::clone(&cluster);
         let report = XdsClient::report(config, status, Box::new(move || vec![Arc::clone(&shared)]), metrics);

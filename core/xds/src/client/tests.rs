@@ -15,7 +15,7 @@ use mesh_core::model::resource::{
 };
 use prost::Message as _;
 
-use super::Session;
+use super::{Reserved, Session};
 use crate::encode::{self, route::Reader};
 use crate::kind::Kind;
 use crate::packed::{Packed, ResourceSet};
@@ -353,4 +353,93 @@ fn timeouts_of_another_control_plane_are_found_in_its_routes() {
     assert_eq!(cluster.policy.timeout, Some(Duration::from_secs(7)));
     assert_eq!(cluster.policy.retry.on, policy.retry.on);
     assert_eq!(cluster.policy.retry.attempts, 2);
+}
+
+/// A server and a client, and what the server was told.
+struct Pair {
+    server: server::Session,
+    client: Session,
+    verdicts: Vec<server::Verdict>,
+    refused: Vec<String>,
+}
+
+impl Pair {
+    fn carry(&mut self, requests: Vec<DeltaDiscoveryRequest>) {
+        let mut requests = VecDeque::from(requests);
+        while let Some(request) = requests.pop_front() {
+            let outcome = self.server.delta_request(&request).unwrap();
+            self.verdicts.extend(outcome.verdict);
+            for response in outcome.responses {
+                let step = self.client.response(response.into_delta());
+                self.refused.extend(step.refused.iter().map(ToString::to_string));
+                requests.extend(step.requests);
+            }
+        }
+    }
+
+    fn reserve(&mut self, clusters: &[&str]) -> usize {
+        let clusters = clusters.iter().map(|name| ((*name).into(), Arc::new(cluster(name))));
+        let file = Resources { clusters: clusters.collect(), ..Resources::default() };
+        let step = self.client.reserve(Reserved::by(&file));
+        let refused = step.refused.len();
+        self.carry(step.requests);
+        refused
+    }
+
+    /// What the server knows to be rejected of the clusters.
+    fn rejected(&self) -> Option<String> {
+        let status = self.server.status();
+        status.into_iter().find(|one| one.kind == Kind::Cluster).and_then(|one| one.rejected)
+    }
+}
+
+#[test]
+fn a_name_that_the_file_has_is_rejected_by_name_and_had_when_it_is_free() {
+    let mut world = Resources::default();
+    for name in ["api", "web"] {
+        world.clusters.insert(name.into(), Arc::new(cluster(name)));
+        world.assignments.insert(name.into(), Arc::new(assignment(name, 1)));
+    }
+    let server = server::Session::new(server::Flavor::Delta, Arc::new(set_of(&world)));
+    let mut pair = Pair { server, client: Session::new(false), verdicts: Vec::new(), refused: Vec::new() };
+    pair.reserve(&["web"]);
+    let first = pair.client.connected(Node::default());
+    pair.carry(first);
+    let words = pair.rejected().unwrap();
+    assert!(words.contains("cds \"web\": the proxy's own file has that name") && !words.contains("api"), "{words}");
+    assert_eq!((pair.refused.len(), pair.client.clashing(Kind::Cluster)), (1, 1));
+    assert_eq!(pair.client.published().unwrap().clusters.len(), 2, "who merges decides; nothing is lost");
+
+    // The file gives it up; then it takes another that was accepted before.
+    assert_eq!(pair.reserve(&[]), 0);
+    assert_eq!((pair.rejected(), pair.client.clashing(Kind::Cluster)), (None, 0));
+    assert_eq!(pair.reserve(&["api"]), 1);
+    assert!(pair.rejected().unwrap().contains("cds \"api\""));
+    let told = pair.verdicts.len();
+    assert_eq!(pair.reserve(&["api"]), 0);
+    assert_eq!(pair.verdicts.len(), told, "nothing is told twice");
+
+    // A new stream, on which nothing has changed, tells it too.
+    pair.server = server::Session::new(server::Flavor::Delta, Arc::new(set_of(&world)));
+    let again = pair.client.connected(Node::default());
+    pair.carry(again);
+    assert!(pair.rejected().unwrap().contains("cds \"api\""));
+}
+
+#[test]
+fn an_address_that_the_file_listens_on_is_rejected_whatever_its_listener_is_called() {
+    let mut world = Resources::default();
+    world.clusters.insert("web".into(), Arc::new(cluster("web")));
+    world.assignments.insert("web".into(), Arc::new(assignment("web", 1)));
+    world.listeners.insert("theirs".into(), Arc::new(listener("theirs", "table")));
+    world.routes.insert("table".into(), Arc::new(table("table", "web")));
+    let server = server::Session::new(server::Flavor::Delta, Arc::new(set_of(&world)));
+    let mut pair = Pair { server, client: Session::new(false), verdicts: Vec::new(), refused: Vec::new() };
+    let own =
+        Resources { listeners: [("ours".into(), Arc::new(listener("ours", "t")))].into(), ..Resources::default() };
+    pair.client.reserve(Reserved::by(&own));
+    let first = pair.client.connected(Node::default());
+    pair.carry(first);
+    assert_eq!(pair.refused.len(), 1, "{:?}", pair.refused);
+    assert!(pair.refused[0].contains("lds \"theirs\": the proxy's own file listens on 127.0.0.1:80 (\"ours\")"));
 }

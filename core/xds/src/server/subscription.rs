@@ -51,7 +51,8 @@ impl Subscription {
 
     /// Takes the nonce of a request: an ACK, a NACK, or nothing of that kind.
     pub fn answered(&mut self, kind: Kind, nonce: &str, rejection: Option<&str>) -> Option<Verdict> {
-        let (_, version) = self.in_flight.take_if(|(awaited, _)| awaited == nonce)?;
+        let awaited = self.in_flight.take_if(|(awaited, _)| awaited == nonce).map(|(_, version)| version);
+        let version = awaited.or_else(|| self.changed_mind(nonce, rejection))?;
         if let Some(words) = rejection {
             self.rejected = Some(words.to_owned());
             return Some(Verdict::Rejected { kind, version, words: words.to_owned() });
@@ -59,6 +60,21 @@ impl Subscription {
         self.acked_version = Some(version.clone());
         self.rejected = None;
         Some(Verdict::Accepted { kind, version })
+    }
+
+    /// The version that a client rejects although it had accepted it: its own configuration changed, and clashes with it.
+    fn changed_mind(&self, nonce: &str, rejection: Option<&str>) -> Option<Arc<str>> {
+        let is_last = self.in_flight.is_none() && self.last_nonce.as_deref() == Some(nonce);
+        self.sent_version.clone().filter(|_| is_last && rejection.is_some() && self.rejected.as_deref() != rejection)
+    }
+
+    /// As [`Self::answered`], where nothing but an answer has a nonce: a rejection may be taken back, too.
+    pub fn answered_alone(&mut self, kind: Kind, nonce: &str, rejection: Option<&str>) -> Option<Verdict> {
+        let takes_back = self.rejected.is_some() && rejection.is_none() && self.in_flight.is_none();
+        if takes_back && self.last_nonce.as_deref() == Some(nonce) {
+            self.in_flight = Some((nonce.to_owned(), self.sent_version.clone()?));
+        }
+        self.answered(kind, nonce, rejection)
     }
 
     /// Whether a state-of-the-world request answers an older response than our last.
