@@ -76,7 +76,8 @@ impl State {
         }
         let status = |(id, reason): (&ReplicaId, &str)| {
             let desired = self.desired.get(&id.project).filter(|desired| !desired.is_down)?;
-            let service = desired.project.services.get(&id.service)?;
+            // Of a runtime that does not answer nobody knows what runs.
+            let service = desired.project.services.get(&id.service).filter(|it| !self.unknown.contains(&it.runtime))?;
             let hash = hashes.get(&id.compose_service())?;
             let error = self.history.last_error(id, hash);
             Some(ReplicaStatus {

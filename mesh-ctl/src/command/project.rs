@@ -308,9 +308,8 @@ async fn follow(
     patience: Patience,
     missing: impl Fn(&[ReplicaStatus]) -> Vec<String>,
 ) -> anyhow::Result<()> {
-    // The last one of each replica.
-    let mut failures: BTreeMap<String, String> = BTreeMap::new();
-    let mut is_hopeless = false;
+    // The last one of each replica, and whether every further try will end like it.
+    let mut failures: BTreeMap<String, (String, bool)> = BTreeMap::new();
     loop {
         let events: Items<StepEvent> = client.get(&format!("/v1/events?after={seen}&wait=0")).await?;
         for event in events.items {
@@ -319,8 +318,8 @@ async fn follow(
                 tell(&event);
                 match &event.outcome {
                     StepOutcome::Failed { error, lasting } => {
-                        is_hopeless |= *lasting && event.step.action != Action::Remove;
-                        drop(failures.insert(event.step.replica.to_string(), error.clone()))
+                        let lasting = *lasting && event.step.action != Action::Remove;
+                        drop(failures.insert(event.step.replica.to_string(), (error.clone(), lasting)))
                     }
                     _ => drop(failures.remove(&event.step.replica.to_string())),
                 }
@@ -330,8 +329,9 @@ async fn follow(
         if missing.is_empty() {
             return Ok(());
         }
-        if is_hopeless && patience.ends_where_hopeless {
-            missing.extend(failures.values().cloned());
+        let told = || failures.values().map(|(error, _)| error.clone());
+        if patience.ends_where_hopeless && failures.values().any(|(_, lasting)| *lasting) {
+            missing.extend(told());
             bail!(
                 "waiting does not help:\n  {}\nwhat ran before runs on; set that right, then `mesh-ctl up` tries again at once",
                 missing.join("\n  ")
@@ -339,7 +339,7 @@ async fn follow(
         }
         if Instant::now() >= patience.deadline {
             missing.extend(awaited_by_plan(client, project).await);
-            missing.extend(failures.values().cloned());
+            missing.extend(told());
             bail!("the time is up (--wait-timeout gives more):\n  {}", missing.join("\n  "));
         }
         tokio::time::sleep(LOOK_PERIOD).await;

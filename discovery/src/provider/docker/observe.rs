@@ -110,7 +110,8 @@ fn foreign_namespaces(containers: &Containers, workloads: &[Arc<Workload>]) -> B
 }
 
 fn network_names(containers: &Containers) -> BTreeMap<Arc<str>, Arc<str>> {
-    let attachments = containers.values().flat_map(|container| &container.attachments);
+    let live = containers.values().filter(|container| matches!(container.phase, Phase::Running | Phase::Paused));
+    let attachments = live.flat_map(|container| &container.attachments);
     attachments.map(|(name, attachment)| (attachment.network_id.clone(), name.as_str().into())).collect()
 }
 

@@ -152,11 +152,17 @@ fn read_endpoints(service: &Section<'_>, ports: &[ServicePort]) -> Vec<Draft> {
                 section.finish();
                 continue;
             }
+            // A zone need not be said twice.
+            let fits = |known: &Option<Arc<str>>| known.is_none() || zone.is_none() || *known == zone;
             let is_alike = |draft: &&mut Draft| {
-                draft.address == address && (draft.weight, draft.priority, &draft.zone) == (weight, priority, &zone)
+                let shares = (draft.weight, draft.priority) == (weight, priority);
+                draft.address == address && shares && fits(&draft.zone)
             };
             match drafts.iter_mut().find(is_alike) {
-                Some(draft) => _ = draft.ports.insert(port, address.port()),
+                Some(draft) => {
+                    draft.ports.insert(port, address.port());
+                    draft.zone = draft.zone.take().or(zone);
+                }
                 None => drafts.push(Draft {
                     address,
                     mark: (!is_first).then(|| port.clone()),
