@@ -303,6 +303,7 @@ fn main() {
             &[Need::Program("curl")],
             without_an_engine_services_are_called_by_name_and_by_virtual_ip,
         ),
+        trial(
             "why_says_who_is_not_known_and_what_the_call_gets",
             &[],
             why_says_who_is_not_known_and_what_the_call_gets,

@@ -166,7 +166,7 @@ impl Call<'_> {
     /// What people call these networks; the beginning of its id where nobody said.
     fn names<'a>(&'a self, ids: impl Iterator<Item = &'a Arc<str>>) -> Vec<&'a str> {
         let short = |id: &'a Arc<str>| id.get(..12).unwrap_or(id);
-        let name = |id: &'a Arc<str>| self.network_names.get(id).map_or_else(|| short(id), |name| name);
+        let name = |id: &'a Arc<str>| self.network_names.get(id).map_or_else(|| short(id), AsRef::as_ref);
         ids.map(name).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
