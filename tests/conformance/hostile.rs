@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::backend::{Act, Backend, Script};
 use crate::client::{Client, Delivery};
-use crate::world::{DEADLINE, World};
+use crate::world::{DEADLINE, LIMITS, SERVICE, World};
 
 pub const SCENARIOS: &[(&str, fn())] = &[
     ("9110 15.5.9: half a head is told 408", half_a_head),
@@ -21,6 +21,7 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("9110 17.5: a field value without end", || endless("GET / HTTP/1.1\r\nHost: a\r\nX-A: ", "v", &[431])),
     ("9110 17.5: a field name without end", || endless("GET / HTTP/1.1\r\nHost: a\r\n", "n", &[431])),
     ("9110 17.5: fields without end", || endless("GET / HTTP/1.1\r\nHost: a\r\n", "X-A: v\r\n", &[431])),
+    ("9110 17.5: an answer with a larger head than its service may have", too_large_an_answer),
     ("9112 7.1.1: an extension without end", || endless(CHUNKED, "5;a", &[400, 413, 431])),
     ("9112 7.1.1: small chunks with great extensions", || {
         endless(CHUNKED, &format!("1;{}\r\nx\r\n", "a".repeat(500)), &[400, 413, 431])
@@ -105,6 +106,20 @@ fn half_a_body() {
             assert!(all.all(|request| request.target == "/probe"), "{:?}", log.connections);
         });
     }
+}
+
+fn too_large_an_answer() {
+    let answer = |bytes: usize| format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: {}\r\n\r\n", "v".repeat(bytes));
+    let script = |target, bytes| Script { target, early: false, acts: vec![Act::Send(answer(bytes).into_bytes())] };
+    let backend = Backend::start(vec![script("/small", 900), script("/large", 1100)], Delivery::Whole);
+    let world = World::between_with(backend, LIMITS, &format!("upstream: {{ max_header_bytes: 1KiB }}, {SERVICE}"));
+    let mut client = world.client();
+    client.send("GET /small HTTP/1.1\r\nHost: a\r\n\r\nGET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.response("GET").entire().status, 200);
+    let refused = client.response("GET").entire();
+    assert_eq!(refused.status, 502);
+    assert!(refused.fields.has("proxy-status"), "RFC 9209 2: a refusal says why: {refused:?}");
+    world.serves("/probe");
 }
 
 fn half_a_second_head() {

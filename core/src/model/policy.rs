@@ -18,6 +18,8 @@ pub struct Policy {
     pub retry: Retry,
     pub circuit: Circuit,
     pub outlier: Outlier,
+    #[serde(default)]
+    pub upstream: Upstream,
 }
 
 /// Which endpoint is taken (`lb`).
@@ -148,6 +150,26 @@ pub struct Circuit {
 impl Default for Circuit {
     fn default() -> Self {
         Self { connections_max: 1024, pending_max: 1024, requests_max: 1024 }
+    }
+}
+
+/// What connections to endpoints may cost, and the answers that come over them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Upstream {
+    /// A connection without a request is closed after this long. None: after 4 s over HTTP/1.1, before common servers close theirs, so
+    /// that no request is sent into a closing connection; after 60 s over h2, which announces that it closes.
+    pub idle_timeout: Option<Duration>,
+    /// Idle connections over HTTP/1.1 that a worker keeps, to each endpoint.
+    pub idle_connections_max: u32,
+    /// How large the head of a response may be, and so its trailers, in bytes.
+    pub header_bytes_max: u32,
+    /// How many fields it may have.
+    pub header_count_max: u32,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { idle_timeout: None, idle_connections_max: 256, header_bytes_max: 256 << 10, header_count_max: 512 }
     }
 }
 

@@ -12,7 +12,9 @@ use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
-use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn};
+use mesh_core::model::policy::{
+    Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, RetryOn, Upstream,
+};
 use mesh_core::model::protocol::{ListenProtocol, Protocol, UpstreamProtocol};
 use mesh_core::model::resource::{
     Assignment, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
@@ -74,6 +76,12 @@ pub(crate) fn policy(random: &mut Rng) -> Policy {
             base_ejection_time: duration(random),
             max_ejection_time: duration(random),
             max_ejection_percent: Percent::from_hundredths(random.u32(..=1000_00)),
+        },
+        upstream: Upstream {
+            idle_timeout: maybe(random, duration),
+            idle_connections_max: number(random),
+            header_bytes_max: number(random),
+            header_count_max: number(random),
         },
     }
 }

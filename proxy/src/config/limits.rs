@@ -1,4 +1,4 @@
-//! What the clients of a listener may take of us.
+//! What the clients of a listener may take of us, and the endpoints of a service.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::ops::RangeInclusive;
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mesh_core::config::section::{Bytes, Section};
 use mesh_core::model::limits::H2Limits;
+use mesh_core::model::policy::Upstream;
 use mesh_core::model::resource::Limits;
 
 const KIB: u64 = 1 << 10;
@@ -79,10 +80,26 @@ fn read_h2(section: Section<'_>) -> H2Limits {
     limits
 }
 
+/// What a service's endpoints may.
+pub(super) fn read_upstream(service: &Section<'_>) -> Upstream {
+    let defaults = Upstream::default();
+    let Some(section) = service.section("upstream") else { return defaults };
+    let header_bytes = bytes(&section, "max_header_bytes", HEADER_BYTES).and_then(|bytes| u32::try_from(bytes).ok());
+    let upstream = Upstream {
+        idle_timeout: time(&section, "idle_timeout"),
+        idle_connections_max: number(&section, "max_idle_connections", 0..=1_000_000)
+            .unwrap_or(defaults.idle_connections_max),
+        header_bytes_max: header_bytes.unwrap_or(defaults.header_bytes_max),
+        header_count_max: number(&section, "max_headers", HEADER_COUNT).unwrap_or(defaults.header_count_max),
+    };
+    section.finish();
+    upstream
+}
+
 fn time(section: &Section<'_>, key: &str) -> Option<Duration> {
     let time = section.optional(key);
     if time == Some(Duration::ZERO) {
-        section.problem(key, "more than 0s is wanted: without a limit, idle clients would pile up");
+        section.problem(key, "more than 0s is wanted: without a limit, idle connections would pile up");
     }
     time
 }

@@ -164,6 +164,7 @@ fn read_policy(service: &Section<'_>) -> Policy {
         retry: read_retry(service),
         circuit: read_circuit(service),
         outlier: read_outlier(service),
+        upstream: super::limits::read_upstream(service),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::forwarded::{ForwardPolicy, ForwardedHeaders};
 use mesh_core::model::limits::H2Limits;
-use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn};
+use mesh_core::model::policy::{Balance, Circuit, Policy, RetryMethods, RetryOn, Upstream};
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{Bind, ClientCertificate, EndpointSource, Limits, Listener, TlsVersion};
 
@@ -196,6 +196,15 @@ fn every_key_has_its_meaning() {
     assert!(policy("retry: { on: [] }").retry.on.is_empty());
     let circuit = policy("circuit: { max_connections: 1, max_pending: 2, max_requests: 3 }").circuit;
     assert_eq!(circuit, Circuit { connections_max: 1, pending_max: 2, requests_max: 3 });
+    let keys = "idle_timeout: 2s, max_idle_connections: 0, max_header_bytes: 1KiB, max_headers: 16";
+    let found = policy(&format!("upstream: {{ {keys} }}")).upstream;
+    let expected = Upstream {
+        idle_timeout: Some(Duration::from_secs(2)),
+        idle_connections_max: 0,
+        header_bytes_max: 1024,
+        header_count_max: 16,
+    };
+    assert_eq!(found, expected);
     let outlier =
         policy("outlier: { consecutive_5xx: 0, base_ejection_time: 10m, max_ejection_percent: 100% }").outlier;
     assert_eq!((outlier.consecutive_5xx, outlier.max_ejection_percent), (0, Percent::from_hundredths(100_00)));
@@ -218,6 +227,8 @@ fn mistakes_within_a_service() {
         "lb: least_requests",
         r#"lb: "least_requests": one of least_request, round_robin is wanted; did you mean least_request?"#,
     );
+    check("upstream: { max_headers: 15 }", "upstream.max_headers: 15: a number from 16 to 10000 is wanted");
+    check("upstream: { max_header: 50 }", "upstream.max_header: is not a key here; did you mean max_headers?");
     check("timeout: 5", "timeout: 5: a duration such as 500ms, 5s or 1m30s is wanted");
     check("timeuot: 5s", "timeuot: is not a key here; did you mean timeout?");
     check("protocol: http3", r#"protocol: "http3": one of http1, http2 is wanted; did you mean http1?"#);
@@ -319,7 +330,7 @@ fn mistakes_within_a_listener() {
         "h2: { connection_window_bytes: 64KiB }",
         r#"h2.connection_window_bytes: "64KiB": a size from 128KiB to 1GiB is wanted"#,
     );
-    let endless = "more than 0s is wanted: without a limit, idle clients would pile up";
+    let endless = "more than 0s is wanted: without a limit, idle connections would pile up";
     limits("handshake_timeout: 0s", &format!(r#"handshake_timeout: "0s": {endless}"#));
 }
 
@@ -424,7 +435,7 @@ fn mistakes_about_listeners() {
         &["listeners[0].tls.key: is missing; a path is wanted"],
     );
     let both = [
-        r#"listeners[0].limits.header_timeout: "0s": more than 0s is wanted: without a limit, idle clients would pile up"#,
+        r#"listeners[0].limits.header_timeout: "0s": more than 0s is wanted: without a limit, idle connections would pile up"#,
         r#"listeners[0].limits.max_header_bytes: 1: a size from 1KiB to 16MiB is wanted"#,
     ];
     check("{ listen: 127.0.0.1:1, service: web, limits: { header_timeout: 0s, max_header_bytes: 1 } }", &both);

@@ -101,7 +101,13 @@ pub(super) async fn open(
     let dial = || dial(cluster, &walk.way.origin, address, &walk.deadlines);
     let (connecting, opening) = match yet {
         Yet::H1(Opening { place, _pending }) => {
-            return Ok(Ready::H1(H1Connection::new(key, endpoint, dial().await?, place)));
+            return Ok(Ready::H1(H1Connection::new(
+                key,
+                endpoint,
+                dial().await?,
+                place,
+                cluster.live.policy().upstream,
+            )));
         }
         Yet::H2(connecting, opening) => (connecting, opening),
         Yet::Await(opened) => match stream_h2(walk, cluster, &key, opened).await? {
@@ -110,7 +116,7 @@ pub(super) async fn open(
         },
     };
     let Opening { place, _pending } = opening;
-    Ok(Ready::H2(connecting.opened(endpoint, dial().await?, place)))
+    Ok(Ready::H2(connecting.opened(endpoint, dial().await?, place, cluster.live.policy().upstream)))
 }
 
 enum Stream {

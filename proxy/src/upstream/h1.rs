@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
+use mesh_core::model::policy::Upstream;
 use tokio::net::TcpStream;
 
 use super::idle::StallTimer;
@@ -27,8 +28,6 @@ use crate::message::{Frame, RequestHead, ResponseHead};
 use crate::resilience::places::Place;
 
 /// How large the head of a response may be, and its trailers.
-const LIMITS: HeadLimits = HeadLimits { bytes_max: 256 * 1024, fields_max: 512 };
-
 /// Interim responses to one request.
 const INTERIM_MAX: usize = 1000;
 
@@ -48,6 +47,7 @@ pub struct H1Connection {
     _endpoint: Arc<EndpointStats>,
     _open: OpenConnection,
     pub(super) place: Place,
+    pub(super) allowed: Upstream,
 }
 
 /// What is still to be sent of a request.
@@ -80,7 +80,7 @@ pub struct ExchangeError {
 impl H1Connection {
     /// A new connection on an open stream. No byte is sent yet.
     #[must_use]
-    pub fn new(key: PoolKey, endpoint: &LiveEndpoint, stream: TcpStream, place: Place) -> Box<Self> {
+    pub fn new(key: PoolKey, endpoint: &LiveEndpoint, stream: TcpStream, place: Place, allowed: Upstream) -> Box<Self> {
         Box::new(Self {
             key,
             stream,
@@ -91,7 +91,13 @@ impl H1Connection {
             _endpoint: Arc::clone(&endpoint.stats),
             _open: endpoint.open_connection(),
             place,
+            allowed,
         })
+    }
+
+    fn head_limits(&self) -> HeadLimits {
+        let Upstream { header_bytes_max, header_count_max, .. } = self.allowed;
+        HeadLimits { bytes_max: header_bytes_max as usize, fields_max: header_count_max as usize }
     }
 
     #[must_use]
@@ -227,7 +233,8 @@ impl H1Connection {
     fn poll_head(&mut self, scan: &mut Scan, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Broken>> {
         loop {
             if !self.inbox.is_empty() {
-                let whole = scan.response(self.inbox.bytes(), LIMITS).map_err(|source| Broken::Head { source })?;
+                let whole =
+                    scan.response(self.inbox.bytes(), self.head_limits()).map_err(|source| Broken::Head { source })?;
                 if let Some(whole) = whole {
                     *scan = Scan::default();
                     self.inbox.skip(whole.length);
@@ -249,7 +256,8 @@ impl H1Connection {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, Broken>>> {
         loop {
-            let expected = match unread.next(&mut self.inbox, LIMITS) {
+            let limits = self.head_limits();
+            let expected = match unread.next(&mut self.inbox, limits) {
                 Ok(Piece::Frame(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(Piece::End) => return Poll::Ready(None),
                 Ok(Piece::Wanting(expected)) => expected,

@@ -23,9 +23,6 @@ use crate::endpoint::{ClusterStats, LiveEndpoint};
 /// that closes first wins no race: being the first here keeps requests from being sent into a closing connection.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Idle connections kept per worker, endpoint and origin.
-pub const IDLE_MAX: usize = 256;
-
 /// Which connections may stand in for each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolKey {
@@ -92,7 +89,7 @@ impl PoolH1 {
         connection.idle_since = now;
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(connection.key).or_default();
-        if list.len() >= IDLE_MAX {
+        if list.len() >= connection.allowed.idle_connections_max as usize {
             bump(&self.counters.idle_overflow);
             return;
         }
@@ -106,7 +103,8 @@ impl PoolH1 {
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|connection| {
-                let expired = now.saturating_duration_since(connection.idle_since) >= IDLE_TIMEOUT;
+                let idle_timeout = connection.allowed.idle_timeout.unwrap_or(IDLE_TIMEOUT);
+                let expired = now.saturating_duration_since(connection.idle_since) >= idle_timeout;
                 let open = !expired && connection.is_open();
                 match (expired, open) {
                     (true, _) => bump(&self.counters.idle_expired),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use mesh_core::model::policy::Upstream;
 use rustc_hash::FxHashMap;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -32,9 +33,6 @@ use crate::resilience::places::Place;
 /// longer than for HTTP/1.1.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How large the head of a response may be, and its trailers; as for HTTP/1.1.
-const HEAD_BYTES_MAX: usize = 256 << 10;
-
 /// One open connection.
 struct H2Connection {
     address: SocketAddr,
@@ -43,6 +41,7 @@ struct H2Connection {
     streams: Cell<usize>,
     used: Cell<bool>,
     idle_since: Cell<Instant>,
+    idle_timeout: Duration,
     driver: JoinHandle<()>,
     _endpoint: Arc<EndpointStats>,
     _open: OpenConnection,
@@ -112,7 +111,7 @@ impl PoolH2 {
         self.slots.borrow_mut().retain(|_, slot| {
             slot.connections.retain(|connection| {
                 let idle = connection.streams.get() == 0
-                    && now.saturating_duration_since(connection.idle_since.get()) >= IDLE_TIMEOUT;
+                    && now.saturating_duration_since(connection.idle_since.get()) >= connection.idle_timeout;
                 !idle && connection.takes_streams()
             });
             slot.connecting || !slot.connections.is_empty()
@@ -146,9 +145,13 @@ impl PoolH2 {
 impl Connecting {
     /// Starts h2 on an open stream, and takes the first stream of it. Nothing is waited for: the request follows the preface.
     #[must_use]
-    pub fn opened(self, endpoint: &LiveEndpoint, stream: TcpStream, place: Place) -> H2Stream {
+    pub fn opened(self, endpoint: &LiveEndpoint, stream: TcpStream, place: Place, allowed: Upstream) -> H2Stream {
         let address = self.key.address();
-        let limits = Limits { head_bytes_max: HEAD_BYTES_MAX, ..Limits::default() };
+        let limits = Limits {
+            head_bytes_max: allowed.header_bytes_max as usize,
+            head_fields_max: allowed.header_count_max,
+            ..Limits::default()
+        };
         let link = Link::new(Connection::client(&Settings::default(), &limits, Instant::now()));
         let driver = Driver::new(stream, Rc::clone(&link));
         let driver = tokio::task::spawn_local(async move {
@@ -166,6 +169,7 @@ impl Connecting {
             streams: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
+            idle_timeout: allowed.idle_timeout.unwrap_or(IDLE_TIMEOUT),
             driver,
             _endpoint: Arc::clone(&endpoint.stats),
             _open: endpoint.open_connection(),

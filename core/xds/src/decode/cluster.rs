@@ -14,7 +14,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
     UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
 };
 use mesh_core::config::percent::Percent;
-use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods};
+use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, Upstream};
 use mesh_core::model::protocol::UpstreamProtocol;
 use mesh_core::model::resource::{Cluster, EndpointSource};
 use std::collections::BTreeSet;
@@ -104,6 +104,28 @@ fn foreign_policy(at: At<'_>, message: &pb::Cluster) -> Result<Policy, DecodeErr
         retry,
         circuit,
         outlier: outlier(at, message.outlier_detection.as_ref())?,
+        upstream: upstream(at, message)?,
+    })
+}
+
+/// Our own defaults where nothing is said.
+fn upstream(at: At<'_>, message: &pb::Cluster) -> Result<Upstream, DecodeError> {
+    let field = "typed_extension_protocol_options";
+    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else { return Ok(Upstream::default()) };
+    let options: Option<HttpProtocolOptions> = at.unpack(field, any)?;
+    let Some(common) = options.and_then(|options| options.common_http_protocol_options) else {
+        return Ok(Upstream::default());
+    };
+    let idle = common.idle_timeout.as_ref().map(|idle| at.duration("common_http_protocol_options.idle_timeout", idle));
+    let defaults = Upstream::default();
+    Ok(Upstream {
+        // 0 is "none" there; connections that wait for ever are not kept here.
+        idle_timeout: idle.transpose()?.filter(|idle| !idle.is_zero()),
+        header_bytes_max: common
+            .max_response_headers_kb
+            .map_or(defaults.header_bytes_max, |kib| kib.value.saturating_mul(1024)),
+        header_count_max: common.max_headers_count.map_or(defaults.header_count_max, |count| count.value),
+        ..defaults
     })
 }
 

@@ -9,7 +9,9 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, EdsClusterConfig, LbPolicy,
 };
 use envoy_types::pb::envoy::config::cluster::v3::load_balancing_policy::Policy as LbPolicyEntry;
-use envoy_types::pb::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
+use envoy_types::pb::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as CommonHttpOptions,
+};
 use envoy_types::pb::envoy::extensions::load_balancing_policies::{
     least_request::v3::LeastRequest, round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
 };
@@ -20,7 +22,7 @@ use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_optio
 use envoy_types::pb::envoy::r#type::v3::Percent as ProtoPercent;
 use mesh_core::config::percent::Percent;
 use mesh_core::model::names::ServiceId;
-use mesh_core::model::policy::{Balance, Circuit, Outlier, Policy, Retry};
+use mesh_core::model::policy::{Balance, Circuit, Outlier, Policy, Retry, Upstream};
 use mesh_core::model::protocol::UpstreamProtocol;
 use mesh_core::model::resource::{Cluster, EndpointSource};
 use serde::{Deserialize, Serialize};
@@ -29,6 +31,9 @@ use super::{EncodeError, duration, extension, number, over_ads, pack};
 use crate::kind::Kind;
 use crate::metadata;
 use crate::packed::{Packed, version_of};
+
+/// Envoy refuses more.
+const ENVOY_HEADERS_KB_MAX: u32 = 8192;
 
 /// The key Envoy reads the protocol towards endpoints from.
 pub(crate) const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -68,7 +73,11 @@ fn message(cluster: &Cluster) -> pb::Cluster {
         }),
         circuit_breakers: Some(circuit_breakers(policy.circuit, &policy.retry)),
         outlier_detection: outlier_detection(policy.outlier),
-        typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), pack(&http_options(cluster.protocol)))].into(),
+        typed_extension_protocol_options: [(
+            HTTP_OPTIONS.to_owned(),
+            pack(&http_options(cluster.protocol, policy.upstream)),
+        )]
+        .into(),
         metadata: Some(metadata::carrying(&Extra { service: cluster.service.clone(), policy: policy.clone() })),
         ..pb::Cluster::default()
     }
@@ -135,7 +144,7 @@ fn at_least_a_millisecond(duration: Duration) -> Duration {
     duration.max(Duration::from_millis(1))
 }
 
-fn http_options(protocol: UpstreamProtocol) -> HttpProtocolOptions {
+fn http_options(protocol: UpstreamProtocol, upstream: Upstream) -> HttpProtocolOptions {
     let explicit =
         |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let options = match protocol {
@@ -149,5 +158,16 @@ fn http_options(protocol: UpstreamProtocol) -> HttpProtocolOptions {
             })
         }
     };
-    HttpProtocolOptions { upstream_protocol_options: Some(options), ..HttpProtocolOptions::default() }
+    // Where nobody asked for anything else, Envoy has its own ideas.
+    let common = (upstream != Upstream::default()).then(|| CommonHttpOptions {
+        idle_timeout: upstream.idle_timeout.map(duration),
+        max_headers_count: Some(number(upstream.header_count_max.max(1))),
+        max_response_headers_kb: Some(number(upstream.header_bytes_max.div_ceil(1024).clamp(1, ENVOY_HEADERS_KB_MAX))),
+        ..CommonHttpOptions::default()
+    });
+    HttpProtocolOptions {
+        upstream_protocol_options: Some(options),
+        common_http_protocol_options: common,
+        ..HttpProtocolOptions::default()
+    }
 }

@@ -1,16 +1,17 @@
 //! The labels that say how calls to a service are treated: `mesh.lb`, `mesh.timeout`, `mesh.retry.*`, `mesh.circuit.*`,
-//! `mesh.outlier.*`.
+//! `mesh.outlier.*`, `mesh.upstream.*`.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use mesh_core::config::{duration, percent::Percent};
+use mesh_core::config::{duration, percent::Percent, size};
 use mesh_core::model::policy::{Balance, Policy, RetryMethods, RetryOn};
 
 use super::{Wrong, did_you_mean, number, one_of};
 
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 17] = [
     "mesh.lb",
     "mesh.timeout",
     "mesh.retry.on",
@@ -24,6 +25,10 @@ pub(super) const KEYS: [&str; 13] = [
     "mesh.outlier.base-ejection-time",
     "mesh.outlier.max-ejection-percent",
     "mesh.connect-timeout",
+    "mesh.upstream.idle-timeout",
+    "mesh.upstream.max-idle-connections",
+    "mesh.upstream.max-header-bytes",
+    "mesh.upstream.max-headers",
 ];
 
 /// More tries than this help nobody and hurt a service that is down.
@@ -31,6 +36,10 @@ const ATTEMPTS_MAX: u32 = 10;
 
 /// Limits and counts: far beyond what one host can have under way.
 const COUNT_MAX: u32 = 10_000_000;
+
+/// As in a proxy's file.
+const HEADER_BYTES: RangeInclusive<u64> = 1 << 10..=16 << 20;
+const HEADER_COUNT: RangeInclusive<u32> = 16..=10_000;
 
 /// Takes the key where it is one of these; a policy begins with the first good value.
 pub(super) fn take(policy: &mut Option<Policy>, key: &str, value: &str) -> Option<Result<(), Wrong>> {
@@ -62,9 +71,26 @@ fn set(policy: &mut Policy, key: &str, value: &str) -> Result<(), Wrong> {
             policy.outlier.base_ejection_time = positive(value)?;
             policy.outlier.max_ejection_time = policy.outlier.max_ejection_time.max(policy.outlier.base_ejection_time);
         }
+        "mesh.upstream.idle-timeout" => policy.upstream.idle_timeout = Some(positive(value)?),
+        "mesh.upstream.max-idle-connections" => policy.upstream.idle_connections_max = number(value, COUNT_MAX)?,
+        "mesh.upstream.max-header-bytes" => policy.upstream.header_bytes_max = bytes(value, HEADER_BYTES)?,
+        "mesh.upstream.max-headers" => policy.upstream.header_count_max = headers(value)?,
         _ => policy.outlier.max_ejection_percent = share(value)?,
     }
     Ok(())
+}
+
+fn bytes(value: &str, range: RangeInclusive<u64>) -> Result<u32, Wrong> {
+    let found = size::parse(value).ok().filter(|bytes| range.contains(bytes));
+    let found = found.and_then(|bytes| u32::try_from(bytes).ok());
+    found.ok_or_else(|| Wrong::Value("a size from 1KiB to 16MiB is wanted".to_owned()))
+}
+
+fn headers(value: &str) -> Result<u32, Wrong> {
+    let found = value.parse().ok().filter(|count| HEADER_COUNT.contains(count));
+    found.ok_or_else(|| {
+        Wrong::Value(format!("a whole number from {} to {} is wanted", HEADER_COUNT.start(), HEADER_COUNT.end()))
+    })
 }
 
 fn time(value: &str) -> Result<Duration, Wrong> {

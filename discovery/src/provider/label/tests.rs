@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mesh_core::config::percent::Percent;
-use mesh_core::model::policy::{Balance, RetryOn};
+use mesh_core::model::policy::{Balance, RetryOn, Upstream};
 
 use super::*;
 
@@ -128,9 +128,20 @@ fn policies_are_read_and_absent_without_a_key() {
         ("mesh.retry.budget", "10%"),
         ("mesh.circuit.max-requests", "7"),
         ("mesh.outlier.consecutive-5xx", "2"),
+        ("mesh.upstream.idle-timeout", "2s"),
+        ("mesh.upstream.max-idle-connections", "9"),
+        ("mesh.upstream.max-header-bytes", "16KiB"),
+        ("mesh.upstream.max-headers", "50"),
     ])
     .policy
     .unwrap();
+    let upstream = Upstream {
+        idle_timeout: Some(Duration::from_secs(2)),
+        idle_connections_max: 9,
+        header_bytes_max: 16 << 10,
+        header_count_max: 50,
+    };
+    assert_eq!(policy.upstream, upstream);
     assert_eq!(policy.balance, Balance::RoundRobin);
     assert_eq!(policy.timeout, Some(Duration::from_secs(90)));
     assert_eq!(policy.retry.on, [RetryOn::ConnectFailure, RetryOn::ServerError].into());

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use mesh_core::model::policy::{Circuit, Policy};
+use mesh_core::model::policy::{Circuit, Policy, Upstream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
@@ -54,7 +54,7 @@ async fn a_connection_that_comes_back_calls_the_next() {
     let pool = PoolH1::default();
     let place = places.take(&cluster, || false).unwrap();
     let ticket = join(&places, Class::Connection);
-    pool.put(H1Connection::new(key, &cluster.endpoints()[0], stream, place), start());
+    pool.put(H1Connection::new(key, &cluster.endpoints()[0], stream, place, Upstream::default()), start());
     assert_eq!(turn(&places, ticket), Turn::Called);
     assert!(places.take(&cluster, || pool.evict(cluster.stats())).is_some(), "it may lead elsewhere");
     assert_eq!(pool.idle_count(), 0);
@@ -69,7 +69,7 @@ async fn a_stream_that_comes_free_calls_the_next_and_an_idle_connection_makes_ro
             let pool = Rc::new(PoolH2::default());
             let Checkout::Connect(connecting) = pool.checkout(&key) else { panic!("there is none yet") };
             let place = places.take(&cluster, || false).unwrap();
-            let stream = connecting.opened(&cluster.endpoints()[0], stream, place);
+            let stream = connecting.opened(&cluster.endpoints()[0], stream, place, Upstream::default());
             let ticket = join(&places, Class::Stream { origin: 0, only: None });
             assert!(places.take(&cluster, || pool.evict(cluster.stats())).is_none(), "it is in use");
             drop(stream);
@@ -79,4 +79,24 @@ async fn a_stream_that_comes_free_calls_the_next_and_an_idle_connection_makes_ro
             assert_eq!(pool.connection_count(), 0);
         })
         .await;
+}
+
+#[tokio::test]
+async fn what_a_service_allows_holds_for_its_connections() {
+    let idle = Duration::from_secs(1);
+    let rows = [
+        (Upstream { idle_connections_max: 0, ..Upstream::default() }, IDLE_TIMEOUT / 2, 0),
+        (Upstream::default(), IDLE_TIMEOUT / 2, 1),
+        (Upstream::default(), IDLE_TIMEOUT, 0),
+        (Upstream { idle_timeout: Some(idle), ..Upstream::default() }, idle, 0),
+        (Upstream { idle_timeout: Some(2 * IDLE_TIMEOUT), ..Upstream::default() }, IDLE_TIMEOUT, 1),
+    ];
+    for (allowed, later, expected) in rows {
+        let World { cluster, places, key, stream, _peer } = World::new().await;
+        let pool = PoolH1::default();
+        let place = places.take(&cluster, || false).unwrap();
+        pool.put(H1Connection::new(key, &cluster.endpoints()[0], stream, place, allowed), start());
+        pool.sweep(start() + later);
+        assert_eq!(pool.idle_count(), expected, "{allowed:?} after {later:?}");
+    }
 }
