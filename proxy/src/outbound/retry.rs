@@ -22,11 +22,18 @@ use crate::resilience::breaker::Limit;
 use crate::resilience::budget;
 use crate::resilience::outlier::Outcome;
 use crate::resilience::retry::{Failure, Refusal, Request, Verdict, decide, is_idempotent};
+use crate::state::local::LocalCluster;
 use crate::upstream::request_body::ClientFault;
 use crate::upstream::response_body::UpstreamBody;
 
+/// The answer to a request, or why there is none.
+type Answer = Result<(ResponseHead, UpstreamBody), ProxyError>;
+
+/// What came of one try.
+type Tried = Result<(ResponseHead, UpstreamBody), FailedTry>;
+
 /// All tries, within the deadline of the whole request.
-pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
+pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Answer {
     budget::note_request(&walk.cluster.live, record.started());
     let answered = {
         let mut trying = pin!(tries(walk, record));
@@ -50,110 +57,158 @@ pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Result<(Respon
     })
 }
 
-async fn tries(walk: &Walk, record: &mut Record) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
-    let policy = &walk.cluster.live.policy().retry;
-    let idempotent = is_idempotent(walk.head.method.as_str());
-    let mut tried: Vec<EndpointId> = Vec::new();
-    let mut cluster = Rc::clone(&walk.cluster);
-    let (mut attempt, mut raced, mut fresh) = (0, false, false);
+/// One request's tries so far.
+struct Tries<'w> {
+    walk: &'w Walk,
+    /// As it stands by now.
+    cluster: Rc<LocalCluster>,
+    idempotent: bool,
+    tried: Vec<EndpointId>,
+    /// Those that the policy allowed, after the first.
+    attempt: u32,
+    /// It went again once, for a connection that was closed under it.
+    raced: bool,
+    /// The next try goes on a new connection.
+    fresh: bool,
+}
+
+async fn tries(walk: &Walk, record: &mut Record) -> Answer {
+    let mut tries = Tries {
+        walk,
+        cluster: Rc::clone(&walk.cluster),
+        idempotent: is_idempotent(walk.head.method.as_str()),
+        tried: Vec::new(),
+        attempt: 0,
+        raced: false,
+        fresh: false,
+    };
     loop {
-        // Which endpoint, and on what; both may have to be waited for, behind those who wait already.
-        let found = if cluster.places.anyone_waits() || !record.is_under_way() {
-            None
-        } else {
-            choice::find(walk, &cluster, &mut tried, fresh, &mut None)?
-        };
-        let Chosen { endpoint, address, is_only, carrier } = match found {
-            Some(chosen) => chosen,
-            // In a box: most requests do not, and shall not make room for it.
-            None => Box::pin(pending::wait(walk, &mut cluster, &mut tried, fresh, record)).await?,
-        };
-        fresh = false;
+        let Chosen { endpoint, address, is_only, carrier } = tries.choose(record).await?;
         record.trying(&endpoint, address);
         let ready = match carrier {
             Carrier::Ready(ready) => Ok(ready),
-            Carrier::Yet(yet) => Box::pin(attempt::open(walk, &cluster, &endpoint, address, *yet)).await,
+            Carrier::Yet(yet) => Box::pin(attempt::open(walk, &tries.cluster, &endpoint, address, *yet)).await,
         };
-        let outcome = match ready {
+        let tried = match ready {
             Ok(ready) => attempt::run(walk, ready).await,
             Err(error) => Err(error.into()),
         };
-        if outcome.as_ref().is_err_and(FailedTry::found_no_place) {
+        if tried.as_ref().is_err_and(FailedTry::found_no_place) {
             record.withdraw();
             continue;
         }
+        if let Some(answer) = tries.judge(tried, endpoint.id(), is_only, record) {
+            return answer;
+        }
+    }
+}
+
+impl Tries<'_> {
+    /// Which endpoint, and on what; both may have to be waited for, behind those who wait already.
+    async fn choose(&mut self, record: &mut Record) -> Result<Chosen, ProxyError> {
+        let Self { walk, cluster, tried, .. } = self;
+        let fresh = std::mem::take(&mut self.fresh);
+        let found = if cluster.places.anyone_waits() || !record.is_under_way() {
+            None
+        } else {
+            choice::find(walk, cluster, tried, fresh, &mut None)?
+        };
+        match found {
+            Some(chosen) => Ok(chosen),
+            // In a box: most requests do not, and shall not make room for it.
+            None => Box::pin(pending::wait(walk, cluster, tried, fresh, record)).await,
+        }
+    }
+
+    /// What one try comes to: the request's answer; none where it goes once more.
+    fn judge(&mut self, tried: Tried, by: &EndpointId, is_only: bool, record: &mut Record) -> Option<Answer> {
         let now = Instant::now();
-        let failure = match &outcome {
+        let failure = match &tried {
             Ok((head, _)) => {
                 let status = grpc::status(&head.fields).unwrap_or(head.status.as_u16());
                 record.judge(Outcome::of_status(status), now);
                 if status < 500 {
-                    return into_result(outcome);
+                    return Some(into_answer(tried));
                 }
                 Failure::Status(status)
             }
-            Err(failed) => match walk.client_fault() {
-                Some(fault) => return Err(fault),
-                None => {
-                    let address = &address;
-                    tracing::debug!(%address, error = %chain(&failed.error), "a try failed");
-                    let lost_race = !raced && failed.lost_race(idempotent || policy.methods == RetryMethods::Any);
-                    if lost_race && walk.body.is_replayable() {
-                        (raced, fresh) = (true, true);
-                        walk.cluster.metrics.counts.retried(RetryOn::Reset);
-                        tried.push(endpoint.id().clone());
-                        continue;
-                    }
-                    match failed.failure() {
-                        Some(failure) => {
-                            record.judge(Outcome::LocalFailure, now);
-                            failure
-                        }
-                        None => return into_result(outcome),
-                    }
+            Err(failed) => {
+                if let Some(fault) = self.walk.client_fault() {
+                    return Some(Err(fault));
                 }
-            },
+                tracing::debug!(endpoint = %by.unit, error = %chain(&failed.error), "a try failed");
+                if self.races_again(failed, by) {
+                    return None;
+                }
+                let Some(failure) = failed.failure() else { return Some(into_answer(tried)) };
+                record.judge(Outcome::LocalFailure, now);
+                failure
+            }
         };
         // Nobody else may take what is meant for one endpoint, and who dials one directly gets no second try either.
         if is_only {
-            return into_result(outcome);
+            return Some(into_answer(tried));
         }
-        // Once more, where that may help and the budget allows it.
-        let request = Request { idempotent, replayable: walk.body.is_replayable(), attempt };
-        match decide(policy, request, failure) {
-            Verdict::Retry { charged: true, .. } if !budget::withdraw(&walk.cluster.live, now) => {
-                walk.cluster.metrics.counts.budget_exhausted.increase();
-                return into_result(outcome);
+        self.once_more(tried, failure, by, record, now)
+    }
+
+    /// Whether it goes again, once, since its connection was closed while it was on its way.
+    fn races_again(&mut self, failed: &FailedTry, by: &EndpointId) -> bool {
+        let harmless = self.idempotent || self.walk.cluster.live.policy().retry.methods == RetryMethods::Any;
+        if self.raced || !failed.lost_race(harmless) || !self.walk.body.is_replayable() {
+            return false;
+        }
+        (self.raced, self.fresh) = (true, true);
+        self.walk.cluster.metrics.counts.retried(RetryOn::Reset);
+        self.tried.push(by.clone());
+        true
+    }
+
+    /// Once more, where that may help and the budget allows it; else this was the answer.
+    fn once_more(
+        &mut self,
+        tried: Tried,
+        failure: Failure,
+        by: &EndpointId,
+        record: &Record,
+        now: Instant,
+    ) -> Option<Answer> {
+        let counts = &self.walk.cluster.metrics.counts;
+        let replayable = self.walk.body.is_replayable();
+        let request = Request { idempotent: self.idempotent, replayable, attempt: self.attempt };
+        match decide(&self.walk.cluster.live.policy().retry, request, failure) {
+            Verdict::Retry { charged: true, .. } if !budget::withdraw(&self.walk.cluster.live, now) => {
+                counts.budget_exhausted.increase();
+                Some(into_answer(tried))
             }
             Verdict::Retry { on, .. } => {
-                walk.cluster.metrics.counts.retried(on);
-                tried.push(endpoint.id().clone());
-                attempt += 1;
-                fresh = outcome.is_err();
-                if let Ok((_, body)) = outcome {
+                counts.retried(on);
+                self.tried.push(by.clone());
+                self.attempt += 1;
+                self.fresh = tried.is_err();
+                if let Ok((_, body)) = tried {
                     body.discard();
                 }
+                None
             }
-            Verdict::No(Refusal::Attempts) if attempt > 0 => {
-                return outcome.map_err(|failed| ProxyError::RetriesExhausted {
-                    attempts: record.attempts(),
-                    last: Box::new(failed.error),
-                });
+            Verdict::No(Refusal::Attempts) if self.attempt > 0 => {
+                let attempts = record.attempts();
+                let exhausted =
+                    |failed: FailedTry| ProxyError::RetriesExhausted { attempts, last: Box::new(failed.error) };
+                Some(tried.map_err(exhausted))
             }
             Verdict::No(refusal) => {
                 if refusal == Refusal::NotReplayable {
-                    walk.cluster.metrics.counts.bodies_not_kept.increase();
+                    counts.bodies_not_kept.increase();
                 }
-                return into_result(outcome);
+                Some(into_answer(tried))
             }
         }
     }
 }
 
-fn into_result(
-    outcome: Result<(ResponseHead, UpstreamBody), FailedTry>,
-) -> Result<(ResponseHead, UpstreamBody), ProxyError> {
-    outcome.map_err(|failed| failed.error)
+fn into_answer(tried: Tried) -> Answer {
+    tried.map_err(|failed| failed.error)
 }
 
 impl Walk {
