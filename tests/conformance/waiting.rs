@@ -22,6 +22,7 @@ pub const SCENARIOS: &[(&str, fn())] = &[
     ("9112 9.4: a connection that ends, or is broken, makes room as one that is kept does", a_connection_that_ends),
     ("9110 15.6.4: beyond as many as may wait the refusal is immediate, and those that wait are served", too_many),
     ("9110 15.6.5: who waits too long is told so", too_long),
+    ("9110 15.6.5: what runs out of time when it has waited is told so, and not tried again", out_of_time),
     ("9113 5.4.2: who goes away while it waits is nobody's hindrance", gone_meanwhile),
     ("9112 9.6: a connection that breaks while its request waits is nobody's hindrance", broken_meanwhile),
     ("9110 8: a body waits with its request", a_body),
@@ -145,6 +146,23 @@ fn too_long() {
     assert!(client.over(first).is_entire());
     world.serves("/after");
     assert_eq!(asked(&world), ["/first", "/after"]);
+}
+
+fn out_of_time() {
+    // Nobody answers, and all run out of time at once: whoever held the only connection gives it up to those behind, who have none left.
+    let backend = Backend::start(vec![Script { target: "/first", early: false, acts: vec![] }], Delivery::Whole);
+    let service = format!("timeout: 300ms, outlier: {{ consecutive_5xx: 2, max_ejection_percent: 100% }}, {ONE}");
+    let world = World::between_with(backend, LIMITS, &service);
+    for _ in 0..3 {
+        let mut client = Client::connect(world.proxy);
+        let streams: Vec<u32> = (0..4).map(|_| client.ask(&get("/first"))).collect();
+        for stream in streams {
+            let said = client.answer(stream);
+            assert_eq!(said.status(), "504", "{said:?}");
+            assert!(said.first("proxy-status").contains("UT"), "{said:?}");
+        }
+        world.serves("/probe");
+    }
 }
 
 fn gone_meanwhile() {

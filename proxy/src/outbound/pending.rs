@@ -58,6 +58,10 @@ pub(super) async fn wait(
     let mut waiting = Waiting::join(cluster, class);
     loop {
         waiting.turn().await;
+        // Whoever gave its connection up may have done so for a deadline that is this one's, too: nothing is begun behind it.
+        if walk.deadlines.expired(Instant::now()) {
+            return Err(too_long(cluster, waiting.began.elapsed()));
+        }
         *cluster = newest(&walk.worker, cluster)?;
         // A connection comes free a little before the request that had it is over.
         let Ok(request) = breaker::acquire(&cluster.live, Limit::Requests) else { continue };

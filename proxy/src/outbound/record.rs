@@ -40,6 +40,8 @@ pub struct Record {
     attempts: u32,
     stage: Stage,
     permit: Option<Permit>,
+    /// Some of its time went by before any endpoint had to do with it.
+    has_waited: bool,
     log: Option<Box<LogFields>>,
 }
 
@@ -87,6 +89,7 @@ impl Record {
             attempts: 0,
             stage: Stage::Nowhere,
             permit: None,
+            has_waited: false,
             log: worker.log.is_on().then(Box::default),
         }
     }
@@ -131,6 +134,7 @@ impl Record {
     pub(super) fn waits(&mut self, since: Instant) {
         self.stage = Stage::InLine(since);
         self.permit = None;
+        self.has_waited = true;
     }
 
     /// The try that began came to nothing, by no fault of the endpoint's.
@@ -144,6 +148,11 @@ impl Record {
             Stage::InLine(since) => Some(since),
             Stage::Nowhere | Stage::At { .. } => None,
         }
+    }
+
+    /// Whether some of its time went by before any endpoint had to do with it: that it ran out says nothing about one then.
+    pub(super) fn has_waited(&self) -> bool {
+        self.has_waited
     }
 
     pub(super) fn started(&self) -> Instant {

@@ -48,7 +48,9 @@ pub(super) async fn exchange(walk: &Walk, record: &mut Record) -> Answer {
         if let Some(since) = record.waits_since() {
             Err(pending::too_long(&walk.cluster, now.saturating_duration_since(since)))
         } else if walk.body.is_whole() {
-            record.judge(Outcome::LocalFailure, now);
+            if !record.has_waited() {
+                record.judge(Outcome::LocalFailure, now);
+            }
             Err(ProxyError::RequestTimeout { after })
         } else {
             // Nobody can answer what has not been asked yet.
@@ -137,6 +139,10 @@ impl Tries<'_> {
                     return Some(Err(fault));
                 }
                 tracing::debug!(endpoint = %by.unit, error = %chain(&failed.error), "a try failed");
+                if record.has_waited() && self.walk.deadlines.expired(now) {
+                    let after = now.saturating_duration_since(record.started());
+                    return Some(Err(ProxyError::RequestTimeout { after }));
+                }
                 if self.races_again(failed, by) {
                     return None;
                 }
@@ -173,6 +179,9 @@ impl Tries<'_> {
         record: &Record,
         now: Instant,
     ) -> Option<Answer> {
+        if self.walk.deadlines.expired(now) {
+            return Some(Err(ProxyError::RequestTimeout { after: now.saturating_duration_since(record.started()) }));
+        }
         let counts = &self.walk.cluster.metrics.counts;
         let replayable = self.walk.body.is_replayable();
         let request = Request { idempotent: self.idempotent, replayable, attempt: self.attempt };
