@@ -213,6 +213,7 @@ fn why_says_who_is_not_known_and_what_the_call_gets() {
     let unseen = world.ctl(&["why", "caller", "web", "--proxy", "http://127.0.0.1:1"]);
     unseen.expect(0, &["--proxy or MESH_PROXY_ADMIN", "MESH_ADMIN_LISTEN"]);
     assert!(!unseen.text.contains("MESH_SERVER"), "{}", unseen.text);
+    world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
 }
 
 fn a_service_scaled_to_0_still_exists() {
@@ -255,6 +256,7 @@ fn what_cannot_start_is_shown_and_not_waited_for() {
     world.ctl(&up).expect(0, &["t: all 2 replicas are ready"]);
     let said = world.ctl(&["ps"]);
     assert!(!said.text.contains("not started"), "{}", said.text);
+    world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
 }
 
 fn cleanup_touches_nothing_that_is_in_use() {
