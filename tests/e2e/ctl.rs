@@ -211,7 +211,10 @@ fn why_says_who_is_not_known_and_what_the_call_gets() {
     let words = "503 UH (a closed connection where it is no HTTP): outbound|9090||caller.t.svc.mesh.internal: 0 endpoints known";
     world.ctl(&["why", "web", "caller"]).expect(0, &[words]);
     let unseen = world.ctl(&["why", "caller", "web", "--proxy", "http://127.0.0.1:1"]);
-    unseen.expect(0, &["--proxy or MESH_PROXY_ADMIN", "MESH_ADMIN_LISTEN"]);
+    unseen.expect(
+        0,
+        &["--proxy or MESH_PROXY_ADMIN", "MESH_ADMIN_LISTEN", "Where a proxy carries it, the call gets the answer"],
+    );
     assert!(!unseen.text.contains("MESH_SERVER"), "{}", unseen.text);
     world.ctl(&["down", "-y", "-p", "t"]).expect(0, &["t: gone"]);
 }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use mesh_core::model::names::DEFAULT_ZONE;
 use mesh_core::model::protocol::Protocol;
+use mesh_core::model::resource::ANY_PORT;
 use mesh_discovery::admin::view::{EndpointItem, List, PortItem, ServiceItem, SnapshotItem};
 use mesh_proxy::error::ProxyError;
 use serde_json::{Value, json};
@@ -32,7 +33,8 @@ pub async fn run(client: &Client, output: Output, arguments: WhyArguments) -> an
     let called = Called::read(&arguments.to);
     let to = find(&whole.services, &called, home.as_deref()).map_err(|error| anyhow!("NR: {error}"))?;
     let port = port_of(to, &called)?;
-    let cluster = format!("outbound|{}||{}.svc.{DEFAULT_ZONE}", port.port, full_name(to));
+    let of_cluster = if to.ports.is_empty() { ANY_PORT } else { port.port };
+    let cluster = format!("outbound|{of_cluster}||{}.svc.{DEFAULT_ZONE}", full_name(to));
     // A proxy that is not there is no failure: what discovery knows is told all the same.
     let seen = match Client::new(&arguments.proxy)?.get::<Value>("/clusters").await {
         Ok(clusters) => Ok(cluster_named(&clusters, &cluster)),
@@ -54,7 +56,7 @@ pub async fn run(client: &Client, output: Output, arguments: WhyArguments) -> an
             Err(error) => json!({ "unknown": error }),
         },
         "items": judged,
-        "gets": gets(port, &judged, refusal(&cluster, &endpoints, &judged).as_ref()),
+        "gets": gets(&port, &judged, refusal(&cluster, &endpoints, &judged).as_ref()),
     });
     if output == Output::Table {
         output::write(&heading(&value))?;
@@ -62,7 +64,8 @@ pub async fn run(client: &Client, output: Output, arguments: WhyArguments) -> an
             output::write(&endpoint_table(&value).render())?;
             output::write("\n")?;
         }
-        output::write(&format!("The call gets {}\n", cell(&value["gets"], "text")))?;
+        let carried = if seen.is_err() { "Where a proxy carries it, the call gets" } else { "The call gets" };
+        output::write(&format!("{carried} {}\n", cell(&value["gets"], "text")))?;
         return Ok(ExitCode::SUCCESS);
     }
     output::print(output, &value, endpoint_table)?;

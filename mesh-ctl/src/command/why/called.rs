@@ -4,6 +4,8 @@
 use anyhow::bail;
 use mesh_core::config::suggest;
 use mesh_core::model::names::DEFAULT_ZONE;
+use mesh_core::model::protocol::Protocol;
+use mesh_core::model::resource::ANY_PORT;
 use mesh_discovery::admin::view::{PortItem, ServiceItem};
 
 /// What a person calls a service.
@@ -80,19 +82,24 @@ fn hint(services: &[ServiceItem], called: &Called) -> String {
 /// The port that is called: as said, else the only or the first one.
 ///
 /// # Errors
-/// It has no such port, or none at all.
-pub(super) fn port_of<'a>(service: &'a ServiceItem, called: &Called) -> anyhow::Result<&'a PortItem> {
+/// It has ports, and this is none of them.
+pub(super) fn port_of(service: &ServiceItem, called: &Called) -> anyhow::Result<PortItem> {
+    if service.ports.is_empty() {
+        // Whatever is dialled at its virtual IP is carried to that port of an endpoint, as bytes.
+        let port = called.port.unwrap_or(ANY_PORT);
+        return Ok(PortItem { name: String::new(), port, protocol: Protocol::Tcp });
+    }
     let found = match called.port {
         Some(wanted) => service.ports.iter().find(|port| port.port == wanted),
         None => service.ports.first(),
     };
     match (found, called.port) {
-        (Some(port), _) => Ok(port),
-        (None, Some(port)) if !service.ports.is_empty() => {
+        (Some(port), _) => Ok(port.clone()),
+        (None, port) => {
+            let port = port.unwrap_or(ANY_PORT);
             let all: Vec<String> = service.ports.iter().map(|port| port.port.to_string()).collect();
             bail!("NR: {} has no port {port}; it has {}", called.name, all.join(", "))
         }
-        (None, _) => bail!("NR: {} has no port; `mesh-ctl get conditions` may say why", called.name),
     }
 }
 
@@ -133,5 +140,19 @@ mod tests {
         assert!(find("web.b", None).unwrap_err().contains("nobody is called web.b; did you mean web.a?"));
         assert!(find("wep.a", None).unwrap_err().contains("did you mean web.a?"));
         assert!(find("database", None).unwrap_err().contains("mesh-ctl get services"));
+    }
+
+    #[test]
+    fn a_service_without_ports_has_any() {
+        let port = |number: u16| PortItem { name: number.to_string(), port: number, protocol: Protocol::Http };
+        let check = |ports: Vec<PortItem>, text: &str| {
+            let service =
+                ServiceItem { name: "web".into(), namespace: "shop".into(), virtual_ip: String::new(), ports };
+            port_of(&service, &Called::read(text)).map(|port| (port.port, port.protocol)).ok()
+        };
+        assert_eq!(check(vec![], "web:8080"), Some((8080, Protocol::Tcp)));
+        assert_eq!(check(vec![], "web"), Some((ANY_PORT, Protocol::Tcp)));
+        assert_eq!(check(vec![port(80)], "web"), Some((80, Protocol::Http)));
+        assert_eq!(check(vec![port(80)], "web:8080"), None);
     }
 }

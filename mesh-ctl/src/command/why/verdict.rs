@@ -132,14 +132,14 @@ impl Call<'_> {
 
     /// Where the callers reach the endpoint.
     fn reach(&self, item: &EndpointItem) -> Reach {
-        let Ok(first) = item.address.parse::<SocketAddr>() else { return Reach::Everybody(item.address.clone()) };
-        let from = |caller: &Caller| reached_at(first.ip(), &item.networks, &caller.networks);
+        let Some((first, port)) = parts(&item.address) else { return Reach::Everybody(item.address.clone()) };
+        let from = |caller: &Caller| reached_at(first, &item.networks, &caller.networks);
         let reached: Vec<(&Caller, Option<IpAddr>)> = self.callers.iter().map(|it| (it, from(it))).collect();
         let mut at: Vec<String> = Vec::new();
         for ip in reached.iter().filter_map(|(_, ip)| *ip) {
-            let socket = SocketAddr::new(ip, first.port()).to_string();
-            if !at.contains(&socket) {
-                at.push(socket);
+            let address = port.map_or_else(|| ip.to_string(), |port| SocketAddr::new(ip, port).to_string());
+            if !at.contains(&address) {
+                at.push(address);
             }
         }
         let not_from: Vec<String> =
@@ -203,6 +203,12 @@ fn stands(item: &EndpointItem, standing: Option<&Value>, used: Used) -> (bool, S
         None if used.state == "ejected" => (true, "ejected like all others, and better than none".to_owned()),
         None => (true, item.reason.clone()),
     }
+}
+
+/// The two parts of an endpoint's address, `10.0.0.5:8080`; without a port, `10.0.0.5`, where the service has none.
+fn parts(address: &str) -> Option<(IpAddr, Option<u16>)> {
+    let socket: Result<SocketAddr, _> = address.parse();
+    socket.map(|socket| (socket.ip(), Some(socket.port()))).or_else(|_| address.parse().map(|ip| (ip, None))).ok()
 }
 
 /// What the call gets, as the proxy says it; none where an endpoint takes it.

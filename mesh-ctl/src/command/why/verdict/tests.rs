@@ -54,6 +54,11 @@ fn the_address_is_that_on_the_shared_network() {
     assert_eq!(address(&[caller("web-1", &["n2"])]), "10.2.0.2:80");
     assert_eq!(address(&[caller("web-1", &[])]), "10.1.0.2:80");
     assert_eq!(address(&[]), "10.1.0.2:80");
+
+    let portless = EndpointItem { address: "10.1.0.2".to_owned(), port: String::new(), ..api.clone() };
+    let judged = |networks: &[&str]| judge(&[caller("web-1", networks)], &[&portless], &[]).remove(0);
+    assert_eq!(judged(&["n2"]).address, "10.2.0.2");
+    assert_eq!(judged(&["n3"]).reason, Some("NoSharedNetwork"));
 }
 
 #[test]
