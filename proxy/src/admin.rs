@@ -52,8 +52,8 @@ async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     ([(CONTENT_TYPE, METRICS)], render(&admin.registry))
 }
 
-/// 200 when ready; else 503 and who is awaited. `?verbose` tells more. A listener that cannot be opened does not make a proxy
-/// unready: its others carry what they carried.
+/// 200 when ready; else 503 and who is awaited. `?verbose` tells more, and what is wrong. A listener that cannot be opened does not
+/// make a proxy unready: its others carry what they carried.
 async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, String>>) -> impl IntoResponse {
     let waiting = admin.readiness.waiting_for();
     let mut text = String::new();
@@ -66,6 +66,7 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<HashMap<String, 
         if failed > NAMED_MAX {
             text += &format!("{} more listeners are not open\n", failed - NAMED_MAX);
         }
+        admin.readiness.remarks().iter().for_each(|remark| text += &format!("{remark}\n"));
     }
     if waiting.is_empty() {
         (StatusCode::OK, text + "ok\n")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mesh_core::model::resource::Resources;
-use mesh_core::task::ready::{NotReady, Readiness};
+use mesh_core::task::ready::{NotReady, Readiness, Remark};
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -136,7 +136,7 @@ fn follow_both(
     readiness: &Readiness,
     tasks: &mut Vec<AbortHandle>,
 ) -> Channel {
-    let mut both = Both { readiness: readiness.clone(), told: None, agreed: false, not_ready: None };
+    let mut both = Both::new(readiness.clone());
     let (sender, receiver) = watch::channel(both.merged(&file.borrow_and_update(), &control.borrow_and_update()));
     let follow = async move {
         loop {
@@ -159,32 +159,34 @@ fn follow_both(
 /// plane later must not take every proxy out that has it in a file.
 struct Both {
     readiness: Readiness,
-    /// What was logged last, so that nothing is told twice.
-    told: Option<Clashes>,
+    /// What was told last, and is not logged again.
+    told: Option<(Clashes, Remark)>,
     /// The control plane said something once that did not clash.
     agreed: bool,
     not_ready: Option<NotReady>,
 }
 
 impl Both {
+    fn new(readiness: Readiness) -> Self {
+        Self { readiness, told: None, agreed: false, not_ready: None }
+    }
+
     fn merged(&mut self, file: &Resources, control: &Resources) -> Arc<Resources> {
         let Merged { resources, refused } = merge(file, control);
-        match &refused {
-            Some(clashes) => {
-                if self.told != refused {
-                    tracing::error!("{}", chain(clashes));
-                }
-                if !self.agreed && self.not_ready.is_none() {
-                    let part = "the file: it has names that the control plane has too (the log names them)";
-                    self.not_ready = Some(self.readiness.hold(part));
-                }
-            }
-            None => {
-                self.not_ready = None;
-                self.agreed |= *control != Resources::default();
-            }
+        let Some(clashes) = refused else {
+            (self.told, self.not_ready) = (None, None);
+            self.agreed |= *control != Resources::default();
+            return Arc::new(resources);
+        };
+        if !self.agreed && self.not_ready.is_none() {
+            let part = "the file: it has names that the control plane has too (the log and /readyz?verbose name them)";
+            self.not_ready = Some(self.readiness.hold(part));
         }
-        self.told = refused;
+        if self.told.as_ref().is_none_or(|(told, _)| *told != clashes) {
+            let words = chain(&clashes);
+            tracing::error!("{words}");
+            self.told = Some((clashes, self.readiness.remark(words)));
+        }
         Arc::new(resources)
     }
 }
@@ -201,9 +203,8 @@ mod tests {
     #[test]
     fn a_clash_from_the_start_is_not_ready_and_a_later_one_is() {
         let readiness = Readiness::default();
-        let new = || Both { readiness: readiness.clone(), told: None, agreed: false, not_ready: None };
         let (a, b, nothing) = (with_service("a"), with_service("b"), Resources::default());
-        let mut both = new();
+        let mut both = Both::new(readiness.clone());
         both.merged(&a, &nothing);
         assert!(readiness.is_ready(), "there is nothing to clash with yet");
         both.merged(&a, &a);
@@ -213,5 +214,8 @@ mod tests {
         assert_eq!(merged.clusters.len(), 2);
         both.merged(&a, &a);
         assert!(readiness.is_ready(), "it was right before");
+        assert_eq!(readiness.remarks().len(), 1, "{:?}", readiness.remarks());
+        both.merged(&a, &b);
+        assert!(readiness.remarks().is_empty());
     }
 }

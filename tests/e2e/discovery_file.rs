@@ -280,10 +280,15 @@ fn a_name_that_the_proxys_file_has_is_rejected() {
         );
         std::fs::write(&file, format!("{plain}{own}")).unwrap();
     };
+    let readyz = || curl(&format!("http://{address}:14020/readyz?verbose"), &[]).unwrap_or_default();
     listens(80);
     until("the rejection", DEADLINE, || clashes(1) && rejected(1));
+    until("the words for it", DEADLINE, || {
+        readyz().contains(&format!("the file and the control plane both have a listener on {address}:80"))
+    });
     listens(81);
     until("no clash", DEADLINE, || clashes(0));
+    until("no words for it", DEADLINE, || !readyz().contains("both have"));
     // The control plane comes later.
     let more = "  - { name: late, namespace: shop, ports: [ { port: 81, protocol: http } ] }\n";
     discovery.rewrite(&(shop(&["127.0.0.1:9".parse().unwrap()]) + more));

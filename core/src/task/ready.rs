@@ -1,55 +1,87 @@
 //! Readiness as a guard: each part that is not ready yet holds one; `/readyz` says yes when the last one is dropped, and names
-//! who is still awaited until then.
+//! who is still awaited until then. What is wrong, and is no reason to send nothing any more, is a remark: `/readyz?verbose` tells it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Who is not ready yet. Cheap to clone.
+/// Who is not ready yet, and what else is wrong. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    waiting: Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    waiting: Counted<&'static str>,
+    remarks: Counted<Arc<str>>,
 }
+
+/// How many guards say the same.
+type Counted<T> = Arc<Mutex<BTreeMap<T, usize>>>;
 
 /// Held while its owner is not ready.
 #[derive(Debug)]
 pub struct NotReady {
-    part: &'static str,
-    readiness: Readiness,
+    _waiting: Guard<&'static str>,
+}
+
+/// Held while what it says is so.
+#[derive(Debug)]
+pub struct Remark {
+    _remark: Guard<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Guard<T: Ord> {
+    said: T,
+    all: Counted<T>,
 }
 
 impl Readiness {
     #[must_use]
     pub fn hold(&self, part: &'static str) -> NotReady {
-        *self.lock().entry(part).or_insert(0) += 1;
-        NotReady { part, readiness: self.clone() }
+        NotReady { _waiting: Guard::new(part, &self.waiting) }
+    }
+
+    #[must_use]
+    pub fn remark(&self, words: impl Into<Arc<str>>) -> Remark {
+        Remark { _remark: Guard::new(words.into(), &self.remarks) }
     }
 
     /// The parts still awaited; empty when ready.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<&'static str> {
-        self.lock().keys().copied().collect()
+        lock(&self.waiting).keys().copied().collect()
+    }
+
+    /// What is wrong although it may be ready.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<Arc<str>> {
+        lock(&self.remarks).keys().cloned().collect()
     }
 
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.lock().is_empty()
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, usize>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiting).is_empty()
     }
 }
 
-impl Drop for NotReady {
+impl<T: Ord + Clone> Guard<T> {
+    fn new(said: T, all: &Counted<T>) -> Self {
+        *lock(all).entry(said.clone()).or_insert(0) += 1;
+        Self { said, all: Arc::clone(all) }
+    }
+}
+
+impl<T: Ord> Drop for Guard<T> {
     fn drop(&mut self) {
-        let mut waiting = self.readiness.lock();
-        if let Some(count) = waiting.get_mut(self.part) {
+        let mut all = lock(&self.all);
+        if let Some(count) = all.get_mut(&self.said) {
             *count -= 1;
             if *count == 0 {
-                waiting.remove(self.part);
+                all.remove(&self.said);
             }
         }
     }
+}
+
+fn lock<T>(all: &Counted<T>) -> MutexGuard<'_, BTreeMap<T, usize>> {
+    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -65,5 +97,16 @@ mod tests {
         assert!(!readiness.is_ready());
         drop(second);
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_remark_is_told_for_as_long_as_it_is_held() {
+        let readiness = Readiness::default();
+        let (one, same) = (readiness.remark("a port is taken"), readiness.remark("a port is taken".to_owned()));
+        drop(one);
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.remarks(), ["a port is taken".into()]);
+        drop(same);
+        assert!(readiness.remarks().is_empty());
     }
 }
