@@ -75,8 +75,8 @@ impl Default for Options {
 pub enum AppError {
     #[error("a listener cannot be opened")]
     Bind { source: BindError },
-    #[error("the admin server cannot listen on {address}")]
-    Admin { address: SocketAddr, source: std::io::Error },
+    #[error("the admin server cannot be opened")]
+    Admin { source: BindError },
     #[error("a TLS listener has no usable certificate")]
     Tls { source: TlsError },
     #[error("connections cannot be captured")]
@@ -300,7 +300,7 @@ impl App {
 }
 
 async fn bind_admin(address: SocketAddr) -> Result<(SocketAddr, tokio::net::TcpListener), AppError> {
-    let failed = |source| AppError::Admin { address, source };
+    let failed = |cause| AppError::Admin { source: BindError { address, cause } };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     Ok((listener.local_addr().map_err(failed)?, listener))
 }

@@ -76,9 +76,10 @@ impl Dialer {
         sender.ready().await.map_err(http)?;
         let response = sender.send_request(self.request(path)?).await.map_err(http)?;
         let status = response.status();
+        let is_last = response.headers().get(header::CONNECTION).is_some_and(|value| value == "close");
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|_| DialError::Body)?;
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < IDLE_MAX {
+        if !is_last && idle.len() < IDLE_MAX {
             idle.push(sender);
         }
         Ok((status, body.to_bytes()))

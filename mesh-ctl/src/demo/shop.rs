@@ -5,11 +5,13 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -24,6 +26,10 @@ use crate::args::{ShopArguments, ShopRole};
 
 /// How long requests under way may take after SIGTERM.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection carries so many requests and is closed, as most servers do it (nginx: `keepalive_requests`), so that no caller stays
+/// with what it once dialled.
+const CONNECTION_REQUESTS_MAX: u32 = 100;
 
 /// One replica of one service.
 #[derive(Debug)]
@@ -69,7 +75,11 @@ pub async fn serve(arguments: ShopArguments) -> anyhow::Result<ExitCode> {
 async fn connection(stream: TcpStream, replica: Arc<Replica>, mut drain: Drain) {
     // A response that waits for its last segment is slow, not wrong.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(replica.clone(), request));
+    let requests = AtomicU32::new(0);
+    let service = service_fn(move |request| {
+        let is_last = requests.fetch_add(1, Relaxed) + 1 >= CONNECTION_REQUESTS_MAX;
+        answer(replica.clone(), request, is_last)
+    });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -84,10 +94,17 @@ async fn connection(stream: TcpStream, replica: Arc<Replica>, mut drain: Drain) 
     }
 }
 
-async fn answer(replica: Arc<Replica>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(
+    replica: Arc<Replica>,
+    request: Request<Incoming>,
+    is_last: bool,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (status, text) = replica.answer(request.uri().path()).await;
     let mut response = Response::new(Full::new(Bytes::from(text)));
     *response.status_mut() = status;
+    if is_last {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     Ok(response)
 }
 

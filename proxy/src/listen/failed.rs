@@ -1,7 +1,6 @@
 //! Listeners that should be open and are not: for whoever asks, and to be tried again. They harm no other listener.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,7 +9,6 @@ use mesh_core::task::backoff::Backoff;
 use prometheus::PullingGauge;
 
 use super::socket::BindError;
-use crate::error::chain;
 
 /// Between two tries to open one: at first, and at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -33,7 +31,7 @@ struct Failed {
 impl FailedListeners {
     /// Notes that it cannot be opened. The words for it, if they are new.
     pub fn note(&self, name: &Arc<str>, error: &BindError, now: Instant) -> Option<String> {
-        let problem = format!("{}; {}", chain(error), advice(error));
+        let problem = error.to_string();
         let mut all = self.lock();
         // Not in step with another proxy that waits for the same port.
         let backoff = || Backoff::new(BACKOFF.0, BACKOFF.1, fastrand::u64(..));
@@ -95,32 +93,14 @@ impl FailedListeners {
     }
 }
 
-fn advice(error: &BindError) -> String {
-    let port = error.address.port();
-    match error.source.kind() {
-        ErrorKind::AddrInUse => format!(
-            "another process listens on port {port} there, or on all addresses (`ss -Hltnp sport = :{port}` shows it): end it, \
-             or let it listen on another address or port"
-        ),
-        ErrorKind::AddrNotAvailable => {
-            format!("this host has no address {}: give it one, or name another", error.address.ip())
-        }
-        ErrorKind::PermissionDenied => {
-            format!("port {port} takes root or the capability NET_BIND_SERVICE: give it that, or take another port")
-        }
-        _ => "the message says why".to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::io::ErrorKind;
 
     use super::*;
 
     fn taken() -> BindError {
-        let source = io::Error::from(ErrorKind::AddrInUse);
-        BindError { address: "127.0.0.1:80".parse().unwrap(), source }
+        BindError { address: "127.0.0.1:80".parse().unwrap(), cause: ErrorKind::AddrInUse.into() }
     }
 
     #[test]
@@ -144,7 +124,7 @@ mod tests {
         }
         assert!(longest > Duration::from_secs(2) && longest <= BACKOFF.1 + Duration::from_millis(100), "{longest:?}");
         assert_eq!((failed.count(), failed.lines(5).len(), failed.lines(0).len()), (1, 1, 0));
-        let other = BindError { source: ErrorKind::AddrNotAvailable.into(), ..taken() };
+        let other = BindError { cause: ErrorKind::AddrNotAvailable.into(), ..taken() };
         assert!(failed.note(&name, &other, now).unwrap().contains("no address 127.0.0.1"), "another reason is news");
         failed.retain(|_, address| address.port() == 80);
         assert_eq!(failed.count(), 1);

@@ -15,12 +15,12 @@ const BACKLOG: i32 = 4096;
 /// A silent connection is probed after this long, so that the kernel finds out about a peer that is gone.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// An address that cannot be listened on.
+/// An address that cannot be listened on, and what to do.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}")]
+#[error("cannot listen on {address}: {cause}; {}", advice(*address, cause))]
 pub struct BindError {
     pub address: SocketAddr,
-    pub source: io::Error,
+    pub cause: io::Error,
 }
 
 /// `count` listening sockets on `address`; port 0 takes a free one, the same for all.
@@ -28,7 +28,7 @@ pub struct BindError {
 /// # Errors
 /// [`BindError`] when somebody else has the port, or the address is none of this host.
 pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
-    let failed = |source| BindError { address, source };
+    let failed = |cause| BindError { address, cause };
     let first = open(address).map_err(failed)?;
     first.bind(&address.into()).map_err(failed)?;
     share(first, address, count)
@@ -44,7 +44,7 @@ pub fn bind_from(first: TcpListener, count: usize) -> Result<Vec<TcpListener>, B
 }
 
 fn share(first: Socket, address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
-    let failed = |source| BindError { address, source };
+    let failed = |cause| BindError { address, cause };
     let bound = first.local_addr().map_err(failed)?.as_socket().unwrap_or(address);
     first.set_reuse_port(true).map_err(failed)?;
     let mut sockets = vec![first];
@@ -84,6 +84,23 @@ fn listen(socket: Socket) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+fn advice(address: SocketAddr, cause: &io::Error) -> String {
+    let port = address.port();
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "another process listens on port {port} there, or on all addresses (`ss -Hltnp sport = :{port}` shows it): end it, \
+             or let it listen on another address or port"
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("this host has no address {}: give it one, or name another", address.ip())
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("port {port} takes root or the capability NET_BIND_SERVICE: give it that, or take another port")
+        }
+        _ => "the message says why".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +114,7 @@ mod tests {
         let sockets = bind(loopback(), 3).unwrap();
         let address = sockets[0].local_addr().unwrap();
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
-        assert_eq!(bind(address, 1).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(bind(address, 1).unwrap_err().cause.kind(), io::ErrorKind::AddrInUse);
         drop(sockets);
         assert!(bind(address, 2).is_ok());
         let first = TcpListener::bind(loopback()).unwrap();
