@@ -4,6 +4,7 @@ pub mod huffman; // text, coded
 pub mod hpack; // field lines, compressed
 pub mod frame; // what stands on the wire
 pub mod heard; // what one end has said
+pub mod transport; // a socket, or TLS over one
 pub mod client; // a client that sends what it is given
 pub mod origin; // an origin that answers as it is told
 pub mod world; // one proxy before one h2 origin

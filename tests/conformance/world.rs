@@ -24,6 +24,9 @@ pub const SERVICE: &str = "retry: { on: [] }, outlier: { consecutive_5xx: 0 }";
 /// A client that says nothing more is not waited for long, so that a failing case ends soon.
 pub const LIMITS: &str = "limits: { header_timeout: 15s, body_idle_timeout: 15s, idle_timeout: 25s }";
 
+/// It waits for nobody when it ends.
+const NO_DRAIN: Duration = Duration::from_millis(10);
+
 /// Both end when dropped.
 pub struct World {
     pub proxy: SocketAddr,
@@ -41,26 +44,40 @@ pub struct Running {
 impl Running {
     /// One listener for one service, with these settings of both. It waits for nobody when it ends.
     pub fn start(listener: &str, service: &str) -> Self {
-        Self::patient(listener, service, Duration::from_millis(10))
+        Self::patient(listener, service, NO_DRAIN)
     }
 
     /// One that waits so long for what is under way when it is told to leave.
     pub fn patient(listener: &str, service: &str, drain_timeout: Duration) -> Self {
-        let file = format!(
-            "listeners:\n  - {{ listen: \"127.0.0.1:0\", protocol: http, service: web, {listener} }}\n\
-             services:\n  web: {{ {service} }}\n"
-        );
+        let (running, _) = Self::with_listeners(&[listener], service, 1, drain_timeout);
+        running
+    }
+
+    /// One listener with each of these settings; the addresses of all of them, in order.
+    fn with_listeners(
+        listeners: &[&str],
+        service: &str,
+        workers: usize,
+        drain_timeout: Duration,
+    ) -> (Self, Vec<SocketAddr>) {
+        // A listener is called what it listens on, which sorts them.
+        let line = |(host, settings): (u8, &&str)| {
+            format!("  - {{ listen: \"127.0.0.{host}:0\", protocol: http, service: web, {settings} }}\n")
+        };
+        let lines: String = (1..).zip(listeners).map(line).collect();
+        let file = format!("listeners:\n{lines}services:\n  web: {{ {service} }}\n");
         let parsed = mesh_proxy::config::parse("case", &file).unwrap_or_else(|problems| panic!("{problems}"));
         let (told, resources) = watch::channel(parsed.resources.into());
-        let options = Options { workers: 1, drain_timeout, ..Options::default() };
+        let options = Options { workers, drain_timeout, ..Options::default() };
         let app = RUNTIME.block_on(App::bind(options, resources)).unwrap();
-        let address = *app.addresses().values().next().expect("the file has a listener");
+        let addresses: Vec<SocketAddr> = app.addresses().into_values().collect();
+        let address = *addresses.first().expect("the file has a listener");
         let (shutdown, ended) = oneshot::channel::<()>();
         RUNTIME.spawn(app.run(async move {
             // Told or dropped: both mean the end.
             let _ = ended.await;
         }));
-        Self { address, _told: told, shutdown: Some(shutdown) }
+        (Self { address, _told: told, shutdown: Some(shutdown) }, addresses)
     }
 
     /// Tells it to leave.
@@ -72,6 +89,15 @@ impl Running {
 impl World {
     pub fn start(scripts: Vec<Script>) -> Self {
         Self::between(Backend::start(scripts, Delivery::Whole), LIMITS)
+    }
+
+    /// With two workers, and a second listener with these settings; its address.
+    pub fn secured(settings: &str) -> (Self, SocketAddr) {
+        let backend = Backend::start(Vec::new(), Delivery::Whole);
+        let service = format!("endpoints: [ {{ address: \"{}\" }} ], {SERVICE}", backend.address);
+        let listeners = [LIMITS, &format!("{settings}, {LIMITS}")];
+        let (running, addresses) = Running::with_listeners(&listeners, &service, 2, NO_DRAIN);
+        (Self { proxy: running.address, backend, _running: running }, addresses[1])
     }
 
     /// With these settings of the listener.

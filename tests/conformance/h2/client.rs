@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use super::frame::{self, PREFACE, code, flag, setting};
 use super::heard::{Heard, Said, Speaker};
 use super::hpack;
+use super::transport::Transport;
 use crate::client::Delivery;
 use crate::world::DEADLINE;
 
 #[derive(Debug)]
 pub struct Client {
-    stream: TcpStream,
+    transport: Transport,
     pub heard: Heard,
     /// It acknowledges, and gives back windows.
     pub polite: bool,
@@ -31,14 +32,22 @@ pub fn post(path: &str) -> Vec<(&str, &str)> {
     vec![(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "a")]
 }
 
+fn socket(address: SocketAddr) -> TcpStream {
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
 impl Client {
     /// Connected, and nothing said.
     pub fn mute(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self::over_transport(Transport::Plain(socket(address)))
+    }
+
+    fn over_transport(transport: Transport) -> Self {
         let heard = Heard::new(Speaker::Server, &[]);
-        Self { stream, heard, polite: true, delivery: Delivery::Whole, next: 1, sent_bytes: 0 }
+        Self { transport, heard, polite: true, delivery: Delivery::Whole, next: 1, sent_bytes: 0 }
     }
 
     /// Both sides have greeted each other.
@@ -46,9 +55,17 @@ impl Client {
         Self::with_settings(address, &[])
     }
 
+    /// The same over TLS.
+    pub fn connect_tls(address: SocketAddr) -> Self {
+        Self::over_transport(Transport::tls(socket(address))).greeted(&[])
+    }
+
     pub fn with_settings(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut client = Self::mute(address);
-        client.heard = Heard::new(Speaker::Server, settings);
+        Self::mute(address).greeted(settings)
+    }
+
+    fn greeted(self, settings: &[(u16, u32)]) -> Self {
+        let mut client = Self { heard: Heard::new(Speaker::Server, settings), ..self };
         client.send([PREFACE, &frame::settings(settings)].concat());
         client
             .wait("the proxy's greeting", |heard| (heard.settings_frames > 0 && heard.settings_acks > 0).then_some(()));
@@ -62,7 +79,7 @@ impl Client {
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // The proxy may have refused already, and closed: what it said is read afterwards.
-        let _ = self.delivery.write(&mut self.stream, bytes.as_ref());
+        let _ = self.delivery.write(&mut self.transport, bytes.as_ref());
     }
 
     /// A stream of its own for the next request.
@@ -107,9 +124,10 @@ impl Client {
 
     /// Whether anything comes, be it the end, within that time.
     pub fn hears_within(&mut self, time: Duration) -> bool {
-        self.stream.set_read_timeout(Some(time)).unwrap();
-        let is_there = self.stream.peek(&mut [0]).is_ok();
-        self.stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let socket = self.transport.socket();
+        socket.set_read_timeout(Some(time)).unwrap();
+        let is_there = socket.peek(&mut [0]).is_ok();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
         is_there
     }
 
@@ -122,12 +140,12 @@ impl Client {
 
     pub fn finish(&self) {
         // It may have ended already.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.transport.socket().shutdown(Shutdown::Write);
     }
 
     /// Breaks the connection off.
     pub fn break_off(self) {
-        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(self.transport.socket()).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
     /// Reads more; false once the connection has ended.
@@ -136,13 +154,13 @@ impl Client {
             return false;
         }
         let mut more = vec![0; 64 * 1024];
-        match self.stream.read(&mut more) {
+        match self.transport.read(&mut more) {
             Ok(0) => self.heard.ended = true,
             Ok(length) => {
                 let manners = self.heard.feed(&more[..length]);
                 if self.polite {
                     // As in `send`.
-                    let _ = (&self.stream).write_all(&manners);
+                    let _ = self.transport.write_all(&manners);
                 }
             }
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

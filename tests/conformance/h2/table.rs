@@ -1,13 +1,15 @@
 //! What a row of h2 says, and how it is tried: frames behind a greeting, and what may become of them. A stream error may be told as
 //! such, or by the end of the connection; a connection error is told, and ends it.
 //!
-//! Every row is tried twice, sent at once and byte by byte. Where the connection goes on, it must be of use.
+//! Every row is tried three times: sent at once, byte by byte, and over TLS to a proxy with two workers. Where the connection goes
+//! on, it must be of use.
 
 use libtest_mimic::Trial;
 
 use super::client::{Client, get};
 use super::frame::{code, flag, headers};
 use super::hpack;
+use super::transport::IDENTITY;
 use crate::client::Delivery;
 use crate::world::World;
 
@@ -73,8 +75,7 @@ pub fn posting(stream: u32) -> Vec<u8> {
 }
 
 impl Row {
-    fn check(&self, world: &World, delivery: Delivery) {
-        let mut client = Client::connect(world.proxy).torn(delivery);
+    fn check(&self, world: &World, mut client: Client) {
         client.send(&self.sent);
         match &self.wanted {
             Wanted::Connection(codes) => client.connection_error(codes),
@@ -104,8 +105,10 @@ pub fn trials(theme: &'static str, rows: Vec<Row>) -> impl Iterator<Item = Trial
     rows.into_iter().map(move |row| {
         Trial::test(format!("{theme}: RFC {}", row.name), move || {
             let world = World::start(Vec::new());
-            row.check(&world, Delivery::Whole);
-            row.check(&world, Delivery::Torn);
+            row.check(&world, Client::connect(world.proxy));
+            row.check(&world, Client::connect(world.proxy).torn(Delivery::Torn));
+            let (world, secured) = World::secured(&IDENTITY.settings());
+            row.check(&world, Client::connect_tls(secured));
             Ok(())
         })
     })
