@@ -1,16 +1,23 @@
 //! One exchange while it is under way: pieces as they come, answers before their time, and ends of either side (RFC 9110
 //! section 7.5, RFC 9112 sections 6 and 8).
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use mesh_tests::eventually::until;
+
 use crate::backend::{Act, Script};
-use crate::client::End;
+use crate::client::{Client, End};
 use crate::connection::{OK, POISON, ask, get, silent};
-use crate::world::World;
+use crate::world::{DEADLINE, Running, SERVICE, World};
 
 pub const SCENARIOS: &[(&str, fn())] = &[
     ("9110 7.5: a final answer to an unfinished request is passed on at once", early_answer),
     ("9110 7.5: a final answer to an unfinished request, and the end", early_answer_and_end),
     ("9110 7.5: a final answer to unfinished chunks", early_answer_to_chunks),
     ("9112 8: a client that breaks off its body", client_resets_in_its_body),
+    ("9112 8: a client that breaks off a body that its origin does not take", client_resets_while_blocked),
     ("9112 8: a client that breaks off before its answer", client_resets_before_its_answer),
     ("9112 8: a client that breaks off within its answer", client_resets_within_its_answer),
     ("9112 8: an answer that breaks off behind its first chunk", a_late_break),
@@ -64,6 +71,34 @@ fn client_resets_in_its_body() {
         assert_eq!(whole, 0, "what was cut looks whole to the origin");
         world.serves("/probe");
     }
+}
+
+fn client_resets_while_blocked() {
+    let origin = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = origin.local_addr().unwrap();
+    let service = format!("endpoints: [ {{ address: \"{address}\" }} ], circuit: {{ max_requests: 1 }}, {SERVICE}");
+    let proxy = Running::start("limits: { body_idle_timeout: 600s }", &service);
+    let mut client = TcpStream::connect(proxy.address).unwrap();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").unwrap();
+    let _untaken = origin.accept().unwrap();
+    // The buffers of both connections are full.
+    client.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    while client.write(&[b'x'; 1 << 16]).is_ok() {}
+    std::thread::spawn(move || {
+        while let Ok((mut other, _)) = origin.accept() {
+            other.read_exact(&mut [0]).unwrap();
+            other.write_all(OK.as_bytes()).unwrap();
+        }
+    });
+    let status = || {
+        let mut client = Client::connect(proxy.address);
+        client.send(get("/other"));
+        client.response("GET").entire().status
+    };
+    assert_eq!(status(), 503, "the one request that is allowed is under way");
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    until("the end of the exchange", DEADLINE, || status() == 200);
 }
 
 fn client_resets_before_its_answer() {

@@ -40,6 +40,10 @@ use connection::Connection;
 /// often than not, which a sudden end would lose: the response to it says that it is the last.
 const DRAINED_WHEN_IDLE_FOR: Duration = Duration::from_millis(250);
 
+/// Of a client whose body nobody reads for now, because the endpoint takes no more, one looks so often whether it broke off: unread
+/// bytes hide that from whoever waits for more of them.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(1);
+
 /// How a connection ended.
 pub enum Served<S> {
     /// By the client, or by us after its last request.
@@ -227,6 +231,7 @@ impl Server<'_> {
     /// Waits for the answer, and looks whether the client still does.
     async fn wait_for<A>(&mut self, mut answered: Pin<Box<impl Future<Output = A>>>) -> Result<A, Broken> {
         let mut half_closed = None;
+        let mut looked_at = None;
         std::future::poll_fn(|cx| {
             if let Poll::Ready(answer) = answered.as_mut().poll(cx) {
                 return Poll::Ready(Ok(answer));
@@ -245,7 +250,13 @@ impl Server<'_> {
                     (self.reached)(Limit::HalfClosed);
                     Poll::Ready(Err(Broken::Ended))
                 }
-                Poll::Pending => Poll::Pending,
+                Poll::Pending if connection.is_read() => Poll::Pending,
+                Poll::Pending => loop {
+                    let since = *looked_at.get_or_insert_with(Instant::now);
+                    ready!(self.timer.poll_until(since + LOOKED_AT_EVERY, cx));
+                    connection.look()?;
+                    looked_at = None;
+                },
             }
         })
         .await

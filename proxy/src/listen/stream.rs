@@ -67,6 +67,12 @@ impl ClientStream {
         self.prefix = if self.prefix.is_empty() { bytes } else { [bytes, self.prefix.clone()].concat().into() };
     }
 
+    /// Why it broke off, if it has (`SO_ERROR`): with bytes that nobody read yet, nothing else tells.
+    #[must_use]
+    pub fn error(&self) -> Option<io::Error> {
+        self.socket().take_error().unwrap_or_else(Some)
+    }
+
     fn socket(&self) -> &TcpStream {
         match &self.transport {
             Transport::Plain(stream) => stream,

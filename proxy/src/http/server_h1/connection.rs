@@ -172,6 +172,14 @@ impl Connection {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether it broke off, which a connection tells that is read or written, and this one only when it is asked.
+    pub(super) fn look(&self) -> Result<(), Broken> {
+        match self.stream.error() {
+            Some(source) => Err(Broken::Connection { source }),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn write_interim(&mut self, head: &ResponseHead) {
         let is_continue = head.status == StatusCode::CONTINUE;
         if self.takes_interim && !(is_continue && self.told_continue) {
