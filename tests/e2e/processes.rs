@@ -95,6 +95,10 @@ impl World {
             service("front"),
             service("api"),
         );
+        self.up_with(&file)
+    }
+
+    fn up_with(&self, file: &str) -> String {
         std::fs::write(self.folder.path().join("compose.yaml"), file).unwrap();
         let said = self.ctl(&["up", "-y", "--runtime", "process", "--wait-timeout", "60s"]);
         assert_eq!(said.code, Some(0), "{}", said.text);
@@ -231,10 +235,56 @@ fn processes_that_were_there_before_the_proxy() {
     drop(proxy);
 }
 
+/// Speaks first, as SMTP and MySQL do.
+const GREETER: &str = "import os, socketserver as s
+class Greeter(s.BaseRequestHandler):
+    def handle(self): self.request.sendall(b'220 hello')
+s.ThreadingTCPServer((os.environ['HOST'], int(os.environ['PORT'])), Greeter).serve_forever()
+";
+
+fn a_label_says_that_nothing_is_to_be_found_out() {
+    let world = World::start();
+    std::fs::write(world.folder.path().join("greeter.py"), GREETER).unwrap();
+    let service = |name: &str, labels: &str| {
+        let greeter = world.folder.path().join("greeter.py").display().to_string();
+        format!("  {name}: {{ command: [python3, {greeter:?}], expose: [8080], labels: {{ {labels} }} }}\n")
+    };
+    let services = [
+        service("told", "mesh.protocol: tcp"),
+        service("told-of-the-port", "mesh.ports.smtp.port: 8080, mesh.ports.smtp.protocol: tcp"),
+        service("untold", ""),
+    ];
+    world.up_with(&format!("name: {}\nservices:\n{}", world.project, services.concat()));
+    let proxy = world.proxy();
+    let waited = |name: &str| {
+        let heard = || -> std::io::Result<String> {
+            let mut text = String::new();
+            TcpStream::connect(world.virtual_ip(name))?.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        eventually("the greeting", DEADLINE, || match heard() {
+            Ok(text) if text == "220 hello" => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        let metrics = world.curl(&format!("http://{}/metrics", world.admin), &[]).unwrap();
+        let line = metrics.lines().find(|line| line.starts_with("mesh_detect_timeouts_total"));
+        line.and_then(|line| line.rsplit(' ').next()).unwrap().to_owned()
+    };
+    assert_eq!([waited("told"), waited("told-of-the-port")], ["0", "0"]);
+    assert_ne!(waited("untold"), "0");
+    assert_eq!(world.ctl(&["down", "-y"]).code, Some(0));
+    drop(proxy);
+}
+
 fn main() {
-    let curl = Need::Program("curl");
+    let (curl, python) = (Need::Program("curl"), Need::Program("python3"));
     run(vec![
         trial("called_by_name_and_by_virtual_ip", &[curl], called_by_name_and_by_virtual_ip),
         trial("processes_that_were_there_before_the_proxy", &[curl], processes_that_were_there_before_the_proxy),
+        trial(
+            "a_label_says_that_nothing_is_to_be_found_out",
+            &[curl, python],
+            a_label_says_that_nothing_is_to_be_found_out,
+        ),
     ]);
 }
