@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub mod cluster;
+mod http_options;
 pub mod assignment;
 pub mod listener;
 pub mod route;

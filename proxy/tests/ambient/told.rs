@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use mesh_core::model::endpoint::{CaptureMode, EndpointState, NetworkAddress};
 use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{Protocol, UpstreamProtocol};
 use mesh_core::model::resource::{
-    Assignment, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Limits,
-    Listener, Resources, RouteTable, Target, VirtualHost,
+    Assignment, Bind, CaptureMap, CaptureWorkload, CapturedAddress, CapturedPort, Cluster, EndpointSource, Listener,
+    Resources, RouteTable, Target, VirtualHost,
 };
 use mesh_proxy::ambient::CaptureOptions;
 use mesh_proxy::app::{App, Drained, Options};
@@ -74,17 +73,10 @@ impl Told {
             let (virtual_ip, table) = (SocketAddr::new(VIRTUAL.parse().unwrap(), port), format!("table-{port}"));
             let name: Arc<str> = virtual_ip.to_string().into();
             let listener = Listener {
-                name: Arc::clone(&name),
-                bind: Bind::Captured(virtual_ip),
-                protocol: protocol.listen(),
                 routes: protocol.may_be_http().then(|| table.as_str().into()),
                 tcp_cluster: Some(Arc::clone(&cluster)),
-                tls: None,
-                proxy_protocol: None,
-                detect_timeout: Listener::DETECT_TIMEOUT,
                 forwarded_headers: ForwardedHeaders::captured(),
-                limits: Limits::default(),
-                h2_limits: H2Limits::default(),
+                ..Listener::new(Arc::clone(&name), Bind::Captured(virtual_ip), protocol.listen())
             };
             all.listeners.insert(name, Arc::new(listener));
             let host = VirtualHost { name: "web".into(), domains: vec!["*".into()], cluster: Arc::clone(&cluster) };

@@ -6,12 +6,10 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 use fastrand::Rng;
 use mesh_core::model::endpoint::EndpointState;
-use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::EndpointId;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
 use mesh_core::model::resource::{
-    Assignment, Bind, CaptureMap, Cluster, EndpointSource, Limits, Listener, Resources, RouteTable, Target, VirtualHost,
+    Assignment, Bind, CaptureMap, Cluster, EndpointSource, Listener, Resources, RouteTable, Target, VirtualHost,
 };
 use prost::Message as _;
 
@@ -46,19 +44,8 @@ fn assignment(cluster: &str, generation: u32) -> Assignment {
 }
 
 fn listener(name: &str, table: &str) -> Listener {
-    Listener {
-        name: name.into(),
-        bind: Bind::Address("127.0.0.1:80".parse().unwrap()),
-        protocol: ListenProtocol::Http,
-        routes: Some(table.into()),
-        tcp_cluster: None,
-        tls: None,
-        proxy_protocol: None,
-        detect_timeout: Listener::DETECT_TIMEOUT,
-        forwarded_headers: ForwardedHeaders::default(),
-        limits: Limits::default(),
-        h2_limits: H2Limits::default(),
-    }
+    let bind = Bind::Address("127.0.0.1:80".parse().unwrap());
+    Listener { routes: Some(table.into()), ..Listener::new(name.into(), bind, ListenProtocol::Http) }
 }
 
 fn table(name: &str, cluster: &str) -> RouteTable {

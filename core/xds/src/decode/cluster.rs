@@ -9,19 +9,15 @@ use envoy_types::pb::envoy::config::core::v3::RoutingPriority;
 use envoy_types::pb::envoy::extensions::load_balancing_policies::{
     least_request::v3::LeastRequest, round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
 };
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::http_protocol_options::{
-    UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-};
 use mesh_core::config::percent::Percent;
 use mesh_core::model::policy::{Balance, Circuit, ConnectTimeout, Outlier, Policy, Retry, RetryMethods, Upstream};
-use mesh_core::model::protocol::UpstreamProtocol;
 use mesh_core::model::resource::{Cluster, EndpointSource};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::http_options::HttpOptions;
 use super::{At, DecodeError};
-use crate::encode::cluster::{Extra, HTTP_OPTIONS};
+use crate::encode::cluster::Extra;
 
 /// A cluster, and what only the stream needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,15 +35,15 @@ pub(crate) fn cluster(at: At<'_>, value: &[u8]) -> Result<DecodedCluster, Decode
     if message.transport_socket.is_some() || !message.transport_socket_matches.is_empty() {
         return Err(at.unsupported("transport_socket", "TLS", "endpoints are spoken to in plain text"));
     }
-    let protocol = protocol(at, &message)?;
+    let http = HttpOptions::of(at, &message)?;
     let extra: Option<Extra> = at.extra("metadata", message.metadata.as_ref())?;
     let foreign = extra.is_none();
     let (service, policy) = match extra {
         Some(Extra { service, policy }) => (service, policy),
-        None => (None, foreign_policy(at, &message)?),
+        None => (None, foreign_policy(at, &message, http.upstream)?),
     };
     let name: Arc<str> = message.name.into();
-    let cluster = Cluster { name, service, protocol, policy, source: EndpointSource::Assignment };
+    let cluster = Cluster { name, service, protocol: http.protocol, policy, source: EndpointSource::Assignment };
     Ok(DecodedCluster { cluster: Arc::new(cluster), assignment, foreign })
 }
 
@@ -70,28 +66,8 @@ fn assignment_name(at: At<'_>, message: &pb::Cluster) -> Result<Arc<str>, Decode
     Ok(name.as_str().into())
 }
 
-fn protocol(at: At<'_>, message: &pb::Cluster) -> Result<UpstreamProtocol, DecodeError> {
-    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
-        return Ok(UpstreamProtocol::Http1);
-    };
-    let field = "typed_extension_protocol_options";
-    let wanted = "explicit HTTP/1.1, explicit HTTP/2 or use_downstream_protocol_config is wanted";
-    let options: HttpProtocolOptions =
-        at.unpack(field, any)?.ok_or_else(|| at.unsupported(field, &any.type_url, wanted))?;
-    match options.upstream_protocol_options {
-        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => Ok(UpstreamProtocol::AsDownstream),
-        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config {
-            None | Some(ProtocolConfig::HttpProtocolOptions(_)) => Ok(UpstreamProtocol::Http1),
-            Some(ProtocolConfig::Http2ProtocolOptions(_)) => Ok(UpstreamProtocol::Http2),
-            Some(ProtocolConfig::Http3ProtocolOptions(_)) => Err(at.unsupported(field, "HTTP/3", wanted)),
-        },
-        // It is decided by ALPN, and without TLS there is none: Envoy speaks HTTP/1.1 then.
-        Some(UpstreamProtocolOptions::AutoConfig(_)) | None => Ok(UpstreamProtocol::Http1),
-    }
-}
-
 /// What another control plane decided, as far as a cluster tells it.
-fn foreign_policy(at: At<'_>, message: &pb::Cluster) -> Result<Policy, DecodeError> {
+fn foreign_policy(at: At<'_>, message: &pb::Cluster, upstream: Upstream) -> Result<Policy, DecodeError> {
     let connect_timeout = match &message.connect_timeout {
         Some(timeout) => at.duration("connect_timeout", timeout)?,
         None => Duration::from_secs(5), // Envoy's default
@@ -104,28 +80,7 @@ fn foreign_policy(at: At<'_>, message: &pb::Cluster) -> Result<Policy, DecodeErr
         retry,
         circuit,
         outlier: outlier(at, message.outlier_detection.as_ref())?,
-        upstream: upstream(at, message)?,
-    })
-}
-
-/// Our own defaults where nothing is said.
-fn upstream(at: At<'_>, message: &pb::Cluster) -> Result<Upstream, DecodeError> {
-    let field = "typed_extension_protocol_options";
-    let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) else { return Ok(Upstream::default()) };
-    let options: Option<HttpProtocolOptions> = at.unpack(field, any)?;
-    let Some(common) = options.and_then(|options| options.common_http_protocol_options) else {
-        return Ok(Upstream::default());
-    };
-    let idle = common.idle_timeout.as_ref().map(|idle| at.duration("common_http_protocol_options.idle_timeout", idle));
-    let defaults = Upstream::default();
-    Ok(Upstream {
-        // 0 is "none" there; connections that wait for ever are not kept here.
-        idle_timeout: idle.transpose()?.filter(|idle| !idle.is_zero()),
-        header_bytes_max: common
-            .max_response_headers_kb
-            .map_or(defaults.header_bytes_max, |kib| kib.value.saturating_mul(1024)),
-        header_count_max: common.max_headers_count.map_or(defaults.header_count_max, |count| count.value),
-        ..defaults
+        upstream,
     })
 }
 

@@ -1,9 +1,7 @@
-use mesh_core::model::forwarded::ForwardedHeaders;
-use mesh_core::model::limits::H2Limits;
 use mesh_core::model::names::Name;
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::{ListenProtocol, UpstreamProtocol};
-use mesh_core::model::resource::{CaptureMap, Cluster, EndpointSource, Limits, Listener};
+use mesh_core::model::resource::{CaptureMap, Cluster, EndpointSource, Listener};
 
 use super::*;
 
@@ -41,19 +39,7 @@ fn captured(ip: &str, network: &str, endpoint: Option<&str>, mode: CaptureMode) 
 
 fn book() -> AddressBook {
     let listeners = ["240.240.0.7:80", "240.240.0.8:0", "240.240.0.8:90"].map(|socket| {
-        Arc::new(Listener {
-            name: socket.into(),
-            bind: Bind::Captured(socket.parse().unwrap()),
-            protocol: ListenProtocol::Auto,
-            routes: None,
-            tcp_cluster: None,
-            tls: None,
-            proxy_protocol: None,
-            detect_timeout: Listener::DETECT_TIMEOUT,
-            forwarded_headers: ForwardedHeaders::default(),
-            limits: Limits::default(),
-            h2_limits: H2Limits::default(),
-        })
+        Arc::new(Listener::new(socket.into(), Bind::Captured(socket.parse().unwrap()), ListenProtocol::Auto))
     });
     let clusters = [cluster(&service("web.shop"), 80), cluster(&service("web.shop"), 9090)];
     let addresses = vec![
