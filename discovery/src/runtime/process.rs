@@ -13,30 +13,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::process::ExitStatusExt as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use ipnet::Ipv4Net;
 use mesh_core::model::names::DEFAULT_HTTP_PROXY_PORT;
-use mesh_core::model::replicas::{ReplicaState, RuntimeKind};
+use mesh_core::model::replicas::RuntimeKind;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use nix::unistd::Pid;
 use tokio::sync::watch;
 
 use self::address::Addresses;
 use self::health::Health;
 pub use self::http_proxy::HttpProxy;
 use self::record::Record;
+use self::spawn::cannot_start;
+use self::unit::{Unit, millis_since_epoch, take_over};
 use super::{ObservedReplica, ReplicaSpec, Runtime, RuntimeError, StopOrder, UnitId};
 
 mod record; // what is written down, so that nothing is lost
+mod unit; // one process, from its start to its end
 mod kernel; // what the kernel says, and signals
 mod address; // an address for each
 mod http_proxy; // where its HTTP calls go   (pure)
@@ -100,16 +99,6 @@ struct Units {
     started: u64,
 }
 
-#[derive(Debug)]
-struct Unit {
-    record: Record,
-    /// None for one that an earlier discovery started: it is nobody's child here.
-    child: Option<Child>,
-    health: Option<Health>,
-    is_stopping: bool,
-    exited: Option<Option<i32>>,
-}
-
 /// A process as an endpoint, for the process provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessView {
@@ -119,74 +108,6 @@ pub struct ProcessView {
     pub has_healthcheck: bool,
     /// Where it was told to send its HTTP calls.
     pub http_proxy: Option<SocketAddr>,
-}
-
-impl Unit {
-    fn state(&self) -> ReplicaState {
-        match (&self.exited, self.is_stopping, self.health.as_ref().map(|health| health.healthy)) {
-            (Some(code), ..) => ReplicaState::Exited { code: *code },
-            (None, true, _) => ReplicaState::Stopping,
-            (None, false, None) => ReplicaState::Running,
-            (None, false, Some(None)) => ReplicaState::Starting,
-            (None, false, Some(Some(true))) => ReplicaState::Healthy,
-            (None, false, Some(Some(false))) => ReplicaState::Unhealthy,
-        }
-    }
-
-    fn pid(&self) -> Option<i32> {
-        self.record.identity.as_ref().map(|identity| identity.pid)
-    }
-
-    fn age(&self) -> Duration {
-        Duration::from_millis(millis_since_epoch().saturating_sub(self.record.started_millis))
-    }
-
-    fn observed(&self) -> ObservedReplica {
-        let service = &self.record.service;
-        ObservedReplica {
-            unit: self.record.unit(),
-            id: self.record.id.clone(),
-            name: self.record.id.to_string(),
-            state: self.state(),
-            config_hash: self.record.config_hash.clone(),
-            managed: true,
-            address: Some(IpAddr::V4(self.record.address)),
-            ports: service.service_ports.iter().map(|port| port.port).collect(),
-            started_millis: Some(self.record.started_millis),
-            stop: StopOrder { signal: service.stop_signal.clone(), grace_period: service.stop_grace_period },
-        }
-    }
-
-    /// Looks whether it has ended, and if so kills what it left running in its group. True when it ended just now.
-    fn reap(&mut self) -> bool {
-        if self.exited.is_some() {
-            return false;
-        }
-        let Some(child) = &mut self.child else {
-            if self.record.identity.as_ref().is_some_and(kernel::is_alive) {
-                return false;
-            }
-            kernel::kill_leftovers(&self.record);
-            self.exited = Some(None);
-            return true;
-        };
-        let pid = child.id().cast_signed();
-        // Not waited for yet: the group's number is still its own while the rest of it is killed.
-        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        match waitid(Id::Pid(Pid::from_raw(pid)), flags) {
-            Ok(WaitStatus::StillAlive) => return false,
-            Ok(_) => kernel::signal_group(pid, Signal::SIGKILL),
-            Err(error) => tracing::warn!(pid, %error, "a process cannot be waited for"),
-        }
-        let status = child.wait().ok();
-        self.exited = Some(status.and_then(exit_code));
-        true
-    }
-}
-
-/// A signal counts as 128 plus its number, as shells and Docker count.
-fn exit_code(status: ExitStatus) -> Option<i32> {
-    status.code().or_else(|| status.signal().map(|signal| 128 + signal))
 }
 
 impl ProcessRuntime {
@@ -476,39 +397,7 @@ fn open_folder(state_dir: &Path) -> Result<(PathBuf, Flock<fs::File>), RuntimeEr
     Ok((folder, lock))
 }
 
-/// One that lives goes on; one that ended is reported as such, and the controller replaces it; one that was never started, or
-/// whose start nobody got to write down, is killed and forgotten.
-fn take_over(record: Record, folder: &Path) -> Option<(UnitId, Unit)> {
-    let Some(identity) = &record.identity else {
-        kernel::kill_leftovers(&record);
-        let _ = record.delete(folder);
-        return None;
-    };
-    tracing::info!(replica = %record.id, pid = identity.pid, alive = kernel::is_alive(identity), "found from an earlier run");
-    let health = Health::new(record.service.healthcheck.as_ref(), record.healthy);
-    let mut unit = Unit { health, record, child: None, is_stopping: false, exited: None };
-    unit.reap();
-    Some((unit.record.unit(), unit))
-}
-
-fn cannot_start(record: &Record, error: &io::Error) -> RuntimeError {
-    let words = record.service.entrypoint.iter().chain(&record.service.command).flatten();
-    let program = words.map(String::as_str).next().unwrap_or_default();
-    let directory = spawn::working_directory(record);
-    let message = format!("{program:?} in {}: {error}", directory.display());
-    let (unit, operation) = (record.id.to_string(), "starting");
-    match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => RuntimeError::Lacking { unit, operation, message },
-        _ => RuntimeError::Refused { unit, operation, message },
-    }
-}
-
 fn io_error(folder: &Path, operation: &'static str) -> impl Fn(io::Error) -> RuntimeError + use<> {
     let unit = folder.display().to_string();
     move |source| RuntimeError::Io { unit: unit.clone(), operation, source }
-}
-
-fn millis_since_epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use super::record::{Record, TOKEN_VARIABLE};
+use crate::runtime::RuntimeError;
 
 /// Passed on from whoever runs discovery; nothing else is, so that its own secrets and proxies do not leak.
 const INHERITED: [&str; 9] = ["PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "TZ", "TMPDIR", "TERM"];
@@ -98,4 +99,16 @@ fn open_log(path: &Path) -> io::Result<File> {
         _ => {}
     }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+pub(super) fn cannot_start(record: &Record, error: &io::Error) -> RuntimeError {
+    let words = record.service.entrypoint.iter().chain(&record.service.command).flatten();
+    let program = words.map(String::as_str).next().unwrap_or_default();
+    let directory = working_directory(record);
+    let message = format!("{program:?} in {}: {error}", directory.display());
+    let (unit, operation) = (record.id.to_string(), "starting");
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => RuntimeError::Lacking { unit, operation, message },
+        _ => RuntimeError::Refused { unit, operation, message },
+    }
 }

@@ -6,8 +6,9 @@ use std::os::unix::process::CommandExt as _;
 
 use mesh_core::compose::{self, Overrides};
 use mesh_core::model::names::Name;
-use mesh_core::model::replicas::ReplicaId;
+use mesh_core::model::replicas::{ReplicaId, ReplicaState};
 use mesh_core::task::drain;
+use nix::unistd::Pid;
 
 use super::record::Identity;
 use super::*;
