@@ -3,9 +3,9 @@
 //! Each worker has a [`Balancer`] per cluster, with a seed of its own; nothing in it is shared. What it looks at is: the load and
 //! ejection of endpoints, which all workers share as atomics of [`crate::endpoint`].
 //!
-//! The order of preference, from the best: an endpoint of the first priority that has one taking requests, not yet tried for
-//! this request; one that was tried; and when every endpoint that takes requests is ejected, any of them (panic), since an
-//! answer from a doubtful endpoint is better than none.
+//! The order of preference, from the best: an endpoint of the first priority that has one which takes requests and was not tried
+//! for this request yet; one that is ejected (panic), since a doubtful endpoint is better than one that just failed, and than
+//! none; and one that was tried, again those that are not ejected first.
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::sync::Arc;
@@ -39,7 +39,7 @@ pub struct Balancer {
 #[derive(Debug, Clone, Copy)]
 pub struct Pick<'c> {
     pub endpoint: &'c Arc<LiveEndpoint>,
-    /// All endpoints that take requests are ejected; this is one of them.
+    /// It is ejected: all that take requests and were not tried are.
     pub panic: bool,
     /// It was tried for this request already: there is no other.
     pub again: bool,
@@ -114,28 +114,19 @@ impl Balancer {
             self.generation = Some(cluster.generation());
         }
         let clock_ms = cluster.stats().clock_ms(now);
-        for (index, level) in cluster.levels().iter().enumerate() {
-            let candidates = Candidates { cluster, level, tried, clock_ms, with_ejected: false };
-            if let Some((position, again)) = self.among(index, candidates) {
-                return Ok(Pick { endpoint: &level.place(position).endpoint, panic: false, again });
+        for (panic, tried_too) in [(false, false), (true, false), (false, true), (true, true)] {
+            if tried_too && tried.is_empty() {
+                break;
+            }
+            let tried = if tried_too { &[] } else { tried };
+            for (index, level) in cluster.levels().iter().enumerate() {
+                let candidates = Candidates { cluster, level, tried, clock_ms, with_ejected: panic };
+                if let Some(position) = self.draw(index, &candidates) {
+                    return Ok(Pick { endpoint: &level.place(position).endpoint, panic, again: tried_too });
+                }
             }
         }
-        let level = cluster.levels().first().ok_or_else(|| Unavailable::of(cluster, now))?;
-        let candidates = Candidates { cluster, level, tried, clock_ms, with_ejected: true };
-        let (position, again) = self.among(0, candidates).ok_or_else(|| Unavailable::of(cluster, now))?;
-        Ok(Pick { endpoint: &level.place(position).endpoint, panic: true, again })
-    }
-
-    /// A member of one level, by position: one not tried before one tried.
-    fn among(&mut self, index: usize, mut candidates: Candidates<'_>) -> Option<(usize, bool)> {
-        if let Some(position) = self.draw(index, &candidates) {
-            return Some((position, false));
-        }
-        if candidates.tried.is_empty() {
-            return None;
-        }
-        candidates.tried = &[];
-        self.draw(index, &candidates).map(|position| (position, true))
+        Err(Unavailable::of(cluster, now))
     }
 
     fn draw(&mut self, index: usize, candidates: &Candidates<'_>) -> Option<usize> {

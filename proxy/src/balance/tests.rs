@@ -230,10 +230,14 @@ fn the_order_of_preference_holds() {
             let plain = |indices: &[u32]| indices.iter().map(|i| (*i, false, false)).collect::<Vec<_>>();
             assert_eq!(picked(&cluster, &[], now), plain(&serving));
             assert_eq!(picked(&cluster, &serving[1..], now), plain(&serving[..1]), "the only one not tried");
+            assert_eq!(picked(&cluster, &serving, now), plain(&[size - 1]), "the next priority beats tried ones");
+            let all: Vec<u32> = (2..size).collect();
             let again: Vec<_> = serving.iter().map(|i| (*i, false, true)).collect();
-            assert_eq!(picked(&cluster, &serving, now), again, "tried ones beat none");
+            assert_eq!(picked(&cluster, &all, now), again, "tried ones beat none, the first priority again");
 
             let until = cluster.stats().clock_ms(now) + 1000;
+            cluster.endpoints()[2].stats.eject(until, 1);
+            assert_eq!(picked(&cluster, &all[1..], now), [(2, true, false)], "ejected ones beat tried ones");
             serving.iter().for_each(|i| cluster.endpoints()[*i as usize].stats.eject(until, 1));
             assert_eq!(picked(&cluster, &[], now), plain(&[size - 1]), "the next priority");
             cluster.endpoints()[size as usize - 1].stats.eject(until, 1);
