@@ -7,7 +7,7 @@
 //! Read in this order: [`watch`] (a namespace appears) → [`netns`] (enter it, make a socket, come back) →
 //! [`capture`] (listeners, route and rules together, the composer of this stage) → [`original_dst`] (where was it
 //! going). [`probe`] tries all of it beforehand. Beneath them: [`nftables`] (the rules), [`route`] (the virtual IP
-//! range stays inside), [`connections`] (what was there before us), [`netlink`] (the wire both share).
+//! range stays inside), [`connections`] and [`conntrack`] (what was there before us), [`netlink`] (the wire all three share).
 //!
 //! Deliberately absent: UDP and IPv6 virtual IPs (IPv6 *endpoint* addresses are captured), TPROXY, iptables, eBPF,
 //! inbound redirection, renewing or retrying by itself, and any help from outside this binary (no `nft`, no `ip`, no C
@@ -22,7 +22,8 @@ pub mod probe; // can it be done here at all
 pub mod nftables; // the rules
 pub mod route; // virtual IPs stay inside
 pub mod connections; // what was there before us
-pub mod netlink; // the wire beneath both
+pub mod conntrack; // what of it can still be turned to us
+pub mod netlink; // the wire beneath them
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ impl Failure {
             CaptureError::Route(_) => Self::Route,
             CaptureError::Rules(NftablesError::OwnedByAnother { .. }) => Self::OwnedByAnother,
             CaptureError::Rules(_) => Self::Rules,
-            CaptureError::Connections { .. } => Self::Connections,
+            CaptureError::Connections { .. } | CaptureError::Conntrack(_) => Self::Connections,
         }
     }
 }

@@ -10,6 +10,8 @@
 //! What blocks runs where it may (`spawn_blocking`). The rules hold for a few seconds only, and the same task that follows the map
 //! renews them: when it hangs, endpoints are reached directly.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +28,7 @@ use super::plan::Wanted;
 use crate::app::Handle;
 use crate::error::chain;
 use crate::inbound::Caller;
-use crate::intercept::capture::{CaptureConfig, CaptureError, Captured, remove};
+use crate::intercept::capture::{CaptureConfig, CaptureError, Captured, redirect_unanswered, remove};
 use crate::intercept::netns::{NamespaceId, NetworkNamespace};
 
 /// Rules are renewed this many times within their timeout.
@@ -107,10 +109,14 @@ impl Namespace {
             let opening = spawn_blocking(move || {
                 let mut captured = Captured::open(handle.as_ref(), &config)?;
                 captured.set_addresses(&addresses.addresses)?;
+                captured.note_older_connections()?;
                 Ok::<_, CaptureError>(captured)
             });
             let error = match opening.await {
-                Ok(Ok(captured)) => return Some(self.serve(captured, &wanted)),
+                Ok(Ok(captured)) => {
+                    self.redirect_unanswered(captured.addresses().clone());
+                    return Some(self.serve(captured, &wanted));
+                }
                 Ok(Err(error)) => error,
                 // The runtime is ending.
                 Err(_) => return None,
@@ -198,7 +204,28 @@ impl Namespace {
             tracing::info!(namespace = %self.id, source = %wanted.source, "a captured namespace has a name");
         }
         open.caller.send_replace(self.caller(wanted, open.naming_until, gone));
-        open.captured.set_addresses(&wanted.addresses)
+        let known = open.captured.addresses().clone();
+        open.captured.set_addresses(&wanted.addresses)?;
+        self.redirect_unanswered(open.captured.addresses() - &known);
+        Ok(())
+    }
+
+    /// Those who dialled one of `added` just before it was captured shall not go past us for it.
+    fn redirect_unanswered(&self, added: BTreeSet<IpAddr>) {
+        if added.is_empty() {
+            return;
+        }
+        let (namespace, handle, metrics) = (self.id, self.handle.clone(), Arc::clone(&self.metrics));
+        drop(spawn_blocking(move || match redirect_unanswered(handle.as_ref(), &added) {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(%namespace, count, "connections dialled before their address was captured are too")
+            }
+            Err(error) => {
+                metrics.failed(&error);
+                tracing::warn!(%namespace, error = %chain(&error), "connections dialled before now go past the proxy");
+            }
+        }));
     }
 
     async fn give_back(mut self, open: Open, end: End) {

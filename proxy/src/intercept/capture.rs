@@ -7,11 +7,12 @@
 //! ```
 //!
 //! The order of opening: first what refuses (so that a virtual IP never leaves the host), then listeners (so that
-//! nothing is redirected to nobody), then the rules. Connections that arrive before a worker accepts wait in the
-//! backlog.
+//! nothing is redirected to nobody), then the rules; only then is looked what was there before. Connections that arrive before a
+//! worker accepts wait in the backlog.
 //!
-//! Everything here is a handful of system calls. Opening and releasing take some 10 to 40 ms, in which the kernel waits
-//! for its own readers of rules (RCU): they belong on a thread that may block (`spawn_blocking`), never on a worker's.
+//! Everything here is a handful of system calls. Opening takes some 3 ms, looking and releasing some 10 to 40 ms, in which the kernel
+//! walks its table of connections, or waits for its own readers of rules (RCU): they belong on a thread that may block
+//! (`spawn_blocking`), never on a worker's.
 //! [`Captured::renew_alive`] and [`Captured::set_addresses`] take well under a millisecond, unless hundreds of
 //! addresses change.
 //!
@@ -27,7 +28,8 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use nix::errno::Errno;
 
-use super::connections::{self, Connection};
+use super::connections::{self, Connection, State};
+use super::conntrack::{self, ConntrackError};
 use super::netns::{ListenOptions, NamespaceError, NetworkNamespace, tcp_listener_in};
 use super::nftables::{self, NftablesError, Ownership, Rules, Ruleset};
 use super::route::{self, RouteError};
@@ -81,6 +83,8 @@ pub enum CaptureError {
     Route(#[from] RouteError),
     #[error(transparent)]
     Rules(#[from] NftablesError),
+    #[error(transparent)]
+    Conntrack(#[from] ConntrackError),
     #[error("cannot read {path} of a captured network namespace")]
     Connections { path: &'static str, source: io::Error },
 }
@@ -117,10 +121,6 @@ impl Captured {
         nftables::refuse_virtual_ips(namespace, config.virtual_ips)?;
         route::install(namespace, config.virtual_ips)?;
         let (port, listeners) = open_listeners(namespace, config)?;
-        let mut older = read_established(namespace, |ip| !ip.is_loopback())?;
-        while older.len() > OLDER_LEN_MAX {
-            older.pop_last();
-        }
         let rules =
             Rules { port, virtual_ips: config.virtual_ips, mark: config.mark, alive_timeout: config.alive_timeout };
         Ok(Self {
@@ -130,8 +130,26 @@ impl Captured {
             has_ipv6: listeners.iter().all(|worker| worker.ipv6.is_some()),
             listeners,
             ruleset: Ruleset::open(namespace, &rules)?,
-            older,
+            older: BTreeSet::new(),
         })
+    }
+
+    /// Remembers which connections are older than the rules: those that are established, but for what was redirected already. To be
+    /// called when all is set, since it takes ten times as long as that (reading the namespace's connection table, 5 to 30 ms), and
+    /// before anything is accepted: what we dial from here looks like an application's.
+    ///
+    /// # Errors
+    /// [`CaptureError::Connections`].
+    pub fn note_older_connections(&mut self) -> Result<(), CaptureError> {
+        let all = read_connections(self.namespace.as_ref(), State::Established, |_| true)?;
+        // Its other end is ours, and knows it by the application's own address.
+        let is_ours =
+            |connection: &&Connection| connection.local.port() == self.port && connection.local.ip().is_loopback();
+        let redirected: BTreeSet<SocketAddr> = all.iter().filter(is_ours).map(|ours| ours.remote).collect();
+        let is_older =
+            |connection: &Connection| !connection.remote.ip().is_loopback() && !redirected.contains(&connection.local);
+        self.older = all.into_iter().filter(is_older).take(OLDER_LEN_MAX).collect();
+        Ok(())
     }
 
     /// The port that connections are redirected to.
@@ -185,7 +203,7 @@ impl Captured {
             return Ok(0);
         }
         let addresses: BTreeSet<IpAddr> = self.older.iter().map(|connection| connection.remote.ip()).collect();
-        let now = read_established(self.namespace.as_ref(), |ip| addresses.contains(&ip))?;
+        let now = read_connections(self.namespace.as_ref(), State::Established, |ip| addresses.contains(&ip))?;
         self.older.retain(|connection| now.contains(connection));
         let is_captured = |connection: &&Connection| {
             let ip = connection.remote.ip();
@@ -273,9 +291,28 @@ fn free_port(namespace: Option<&NetworkNamespace>, wanted: u16) -> Result<u16, N
     }
 }
 
-/// The connections of `namespace` whose remote address `wanted` takes.
-fn read_established(
+/// Connections to `addresses` that were dialled before these were captured, and had no answer yet, are redirected from their next
+/// packet on; how many there were. A container's name leads to it before it is captured, and long before it answers: without
+/// this, who dials it meanwhile would go past us for as long as the connection lives. Reads the namespace's connection table (some
+/// 5 ms): for a thread that may block.
+///
+/// # Errors
+/// See [`CaptureError`].
+pub fn redirect_unanswered(
     namespace: Option<&NetworkNamespace>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<usize, CaptureError> {
+    let unanswered = read_connections(namespace, State::SynSent, |ip| addresses.contains(&ip))?;
+    if unanswered.is_empty() {
+        return Ok(0);
+    }
+    Ok(conntrack::forget(namespace, &unanswered)?)
+}
+
+/// The connections of `namespace` in that state whose remote address `wanted` takes.
+fn read_connections(
+    namespace: Option<&NetworkNamespace>,
+    state: State,
     wanted: impl Fn(IpAddr) -> bool,
 ) -> Result<BTreeSet<Connection>, CaptureError> {
     let mut found = BTreeSet::new();
@@ -289,7 +326,7 @@ fn read_established(
         // faster.
         let mut table = String::with_capacity(CONNECTION_TABLE_LEN);
         match opened.and_then(|mut file| file.read_to_string(&mut table)) {
-            Ok(_) => found.extend(connections::established(&table, &wanted)),
+            Ok(_) => found.extend(connections::parse(&table, state, &wanted)),
             // A kernel without IPv6 has no second file.
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.ends_with('6') => {}
             Err(source) => return Err(CaptureError::Connections { path, source }),

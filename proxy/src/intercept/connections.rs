@@ -1,17 +1,22 @@
 //! Stage 0: which connections were there before us? Reads what the kernel prints in `/proc/net/tcp`
 //! (`proc_pid_net(5)`).
 //!
-//! Deliberately absent: connections in any state but established, and whose they are.
+//! Deliberately absent: connections in any other state, and whose they are.
 
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// TCP_ESTABLISHED (`net/tcp_states.h`).
-const ESTABLISHED: &str = "01";
+/// How far a connection is (`net/tcp_states.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Established,
+    /// Dialled from here, and not answered yet.
+    SynSent,
+}
 
-/// One established connection, seen from inside its namespace.
+/// One connection, seen from inside its namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Connection {
     pub local: SocketAddr,
@@ -19,18 +24,23 @@ pub struct Connection {
     pub remote: SocketAddr,
 }
 
-/// The established connections in the text of `/proc/net/tcp` or `/proc/net/tcp6`, whose remote address `wanted` takes.
+/// The connections of that state in the text of `/proc/net/tcp` or `/proc/net/tcp6`, whose remote address `wanted` takes.
 ///
 /// Lines that do not have the known form are left out. IPv4-mapped addresses are IPv4.
-pub fn established(table: &str, wanted: impl Fn(IpAddr) -> bool) -> BTreeSet<Connection> {
-    table.lines().filter_map(parse_line).filter(|connection| wanted(connection.remote.ip())).collect()
+pub fn parse(table: &str, state: State, wanted: impl Fn(IpAddr) -> bool) -> BTreeSet<Connection> {
+    let lines = table.lines().filter_map(|line| parse_line(line, state));
+    lines.filter(|connection| wanted(connection.remote.ip())).collect()
 }
 
 /// `sl: local_address rem_address st …`; the header line has no hexadecimal addresses and is no connection.
-fn parse_line(line: &str) -> Option<Connection> {
+fn parse_line(line: &str, wanted: State) -> Option<Connection> {
     let mut fields = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (fields.next()?, fields.next()?, fields.next()?);
-    if state != ESTABLISHED {
+    let number = match wanted {
+        State::Established => "01",
+        State::SynSent => "02",
+    };
+    if state != number {
         return None;
     }
     Some(Connection { local: parse_address(local)?, remote: parse_address(remote)? })
@@ -61,7 +71,7 @@ mod tests {
             local: local.parse().unwrap(),
             remote: remote.parse().unwrap(),
         };
-        assert_eq!(established(table, |_| true), expected.iter().map(connection).collect(), "{table}");
+        assert_eq!(parse(table, State::Established, |_| true), expected.iter().map(connection).collect(), "{table}");
     }
 
     #[test]
@@ -97,6 +107,8 @@ mod tests {
     fn only_wanted_addresses_are_kept() {
         let table = "0: 030012AC:9C40 0A0112AC:1F90 01\n1: 030012AC:9C41 0B0112AC:1F90 01\n";
         let wanted: IpAddr = "172.18.1.11".parse().unwrap();
-        assert_eq!(established(table, |ip| ip == wanted).len(), 1);
+        assert_eq!(parse(table, State::Established, |ip| ip == wanted).len(), 1);
+        assert_eq!(parse(&table.replace(" 01", " 02"), State::SynSent, |ip| ip == wanted).len(), 1);
+        assert_eq!(parse(table, State::SynSent, |_| true).len(), 0);
     }
 }

@@ -13,6 +13,10 @@
 //!     oif lo return                                  # to itself
 //!     tcp flags syn / fin,syn,rst,ack  meta l4proto @alive  ip daddr @addresses      redirect to :14001
 //!     tcp flags syn / fin,syn,rst,ack  meta l4proto @alive  ip6 daddr @addresses6    redirect to :14001
+//!   }
+//!   chain input { type filter hook input priority filter;     # the same for IPv6 and @addresses6
+//!     tcp flags syn,ack / fin,syn,rst,ack                 ct state invalid  meta l4proto @alive  ip saddr @addresses  drop
+//!     tcp flags rst,ack / fin,syn,rst,ack tcp sequence 0  ct state invalid  meta l4proto @alive  ip saddr @addresses  drop
 //! } }
 //! ```
 //!
@@ -34,7 +38,10 @@
 //! - The kernel translates the packets of established connections only while some nat chain hangs in the namespace, and
 //!   tracks connections only while some rule asks for it. Without `keep_nat` the proxy's last FIN or RST would not be
 //!   translated back once our table is gone, and a client that waits for an answer would wait for ever (tried).
-//! - Only the packet that opens a connection is looked at: connections older than the rules are left alone.
+//! - Only the packet that opens a connection is looked at: connections older than the rules are left alone. But for those that
+//!   had no answer yet: the kernel is made to forget them ([`super::conntrack`]), so that the next packet opens them. An answer to
+//!   the one before it may come all the same (it may wait for the address to be found on the wire); it is nobody's then, and
+//!   dropped, or the application would go past us after all.
 //!
 //! A kernel before 5.12 knows no owner: the table is then deleted on drop, and after a `kill -9` the set `alive` runs
 //! out.
@@ -74,6 +81,7 @@ const SET_ALIVE: &str = "alive";
 const SET_ADDRESSES: &str = "addresses";
 const SET_ADDRESSES6: &str = "addresses6";
 const CHAIN_OUTPUT: &str = "output";
+const CHAIN_INPUT: &str = "input";
 const CHAIN_KEEP_NAT: &str = "keep_nat";
 const CHAIN_REFUSE: &str = "refuse";
 
@@ -290,6 +298,23 @@ fn redirecting_table(rules: &Rules, ownership: Ownership) -> Transaction {
             ("to itself", [expr::output_interface_is(LOOPBACK_INDEX), expr::give_back()].concat()),
             ("to an endpoint", redirect(expr::ipv4_destination_in_set(SET_ADDRESSES))),
             ("to an IPv6 endpoint", redirect(expr::ipv6_destination_in_set(SET_ADDRESSES6))),
+        ],
+    );
+    let chain = message::new_base_chain(TABLE, CHAIN_INPUT, Place::FilterInput);
+    transaction.push(Object::Chain(CHAIN_INPUT), NLM_F_CREATE, chain);
+    let nobodys = |answer: Vec<Expression>, source: Vec<Expression>| {
+        [answer, expr::is_of_unknown_connection(), expr::protocol_in(SET_ALIVE), source, expr::drop_it()].concat()
+    };
+    let (ipv4, ipv6) = (|| expr::ipv4_source_in_set(SET_ADDRESSES), || expr::ipv6_source_in_set(SET_ADDRESSES6));
+    push_rules(
+        &mut transaction,
+        TABLE,
+        CHAIN_INPUT,
+        [
+            ("dialled past the proxy", nobodys(expr::is_acceptance(), ipv4())),
+            ("dialled past the proxy", nobodys(expr::is_acceptance(), ipv6())),
+            ("refused past the proxy", nobodys(expr::is_refusal(), ipv4())),
+            ("refused past the proxy", nobodys(expr::is_refusal(), ipv6())),
         ],
     );
     transaction

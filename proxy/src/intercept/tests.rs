@@ -39,6 +39,11 @@ pub(super) fn run(command: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// An IPv6 address is of use at once, without looking for duplicates.
+pub(super) fn nodad(address: &str) -> &'static [&'static str] {
+    if address.contains(':') { &["nodad"] } else { &[] }
+}
+
 /// Waits until `condition` yields something.
 pub(super) fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
@@ -83,8 +88,7 @@ impl TestNamespace {
             [(l, &["10.77.0.1/24", "fd77::1/64"][..]), (r, &["10.77.0.2/24", "10.77.0.3/24", "fd77::2/64"])]
         {
             for address in addresses {
-                let duplicate_detection = if address.contains(':') { &["nodad"][..] } else { &[] };
-                run("ip", &[&["-n", name, "addr", "add", address, "dev", "eth0"], duplicate_detection].concat());
+                run("ip", &[&["-n", name, "addr", "add", address, "dev", "eth0"], nodad(address)].concat());
             }
             run("ip", &["-n", name, "link", "set", "eth0", "up"]);
         }

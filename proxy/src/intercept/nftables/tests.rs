@@ -129,6 +129,13 @@ table inet mesh {
         tcp flags syn / fin,syn,rst,ack meta l4proto @alive ip daddr @addresses redirect to :14001 comment "to an endpoint"
         tcp flags syn / fin,syn,rst,ack meta l4proto @alive ip6 daddr @addresses6 redirect to :14001 comment "to an IPv6 endpoint"
     }
+    chain input {
+        type filter hook input priority 0; policy accept;
+        tcp flags syn,ack / fin,syn,rst,ack ct state invalid meta l4proto @alive ip saddr @addresses drop comment "dialled past the proxy"
+        tcp flags syn,ack / fin,syn,rst,ack ct state invalid meta l4proto @alive ip6 saddr @addresses6 drop comment "dialled past the proxy"
+        tcp flags rst,ack / fin,syn,rst,ack tcp sequence 0 ct state invalid meta l4proto @alive ip saddr @addresses drop comment "refused past the proxy"
+        tcp flags rst,ack / fin,syn,rst,ack tcp sequence 0 ct state invalid meta l4proto @alive ip6 saddr @addresses6 drop comment "refused past the proxy"
+    }
 }
 "#;
 
@@ -255,7 +262,9 @@ fn a_table_that_nobody_owns_is_replaced() {
 fn a_refusal_names_its_object() {
     let Some(test) = TestNamespace::new() else { return };
     let mut ruleset = Ruleset::open_as(Some(&test.handle()), &rules(), Ownership::AliveSet).unwrap();
-    run("ip", &["netns", "exec", &test.name, "nft", "flush", "chain", "inet", TABLE, CHAIN_OUTPUT]);
+    for chain in [CHAIN_OUTPUT, CHAIN_INPUT] {
+        run("ip", &["netns", "exec", &test.name, "nft", "flush", "chain", "inet", TABLE, chain]);
+    }
     run("ip", &["netns", "exec", &test.name, "nft", "delete", "set", "inet", TABLE, SET_ADDRESSES]);
     let error = ruleset.set_addresses(&addresses(&["10.0.0.1"])).unwrap_err();
     let is_named = matches!(error, NftablesError::Refused { object: Object::Elements(SET_ADDRESSES), .. });

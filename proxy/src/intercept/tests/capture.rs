@@ -6,11 +6,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::capture::{CaptureConfig, CaptureError, Captured, UPSTREAM_MARK, remove};
-use super::super::netns::{self, ListenOptions, NetworkNamespace};
+use nix::errno::Errno;
+use socket2::Domain;
+
+use super::super::capture::{CaptureConfig, CaptureError, Captured, UPSTREAM_MARK, redirect_unanswered, remove};
+use super::super::netns::{self, ListenOptions, NetworkNamespace, tcp_socket_in};
 use super::super::nftables::NftablesError;
 use super::super::original_dst::original_destination;
-use super::{PATIENCE, TestNamespace, address, connect_with, eventually, run};
+use super::{PATIENCE, TestNamespace, address, connect_with, eventually, nodad, run};
 
 const VIRTUAL: &str = "240.240.1.7:80";
 
@@ -111,6 +114,35 @@ fn only_the_addresses_named_are_captured() {
 }
 
 #[test]
+fn what_was_dialled_before_its_address_was_named_and_is_not_answered_is_captured() {
+    let Some((app, peer)) = TestNamespace::pair() else { return };
+    // On the wire, and nobody has it yet: as a container whose network is being set up. Then it is there, and listens or not.
+    let cases =
+        [("10.77.0.8:8080", true), ("10.77.0.9:8080", false), ("[fd77::8]:8080", true), ("[fd77::9]:8080", false)];
+    for (late, listens) in cases.map(|(late, listens)| (address(late), listens)) {
+        let mut captured = open(&app);
+        let listeners = captured.take_listeners().remove(0);
+        let listener = if late.is_ipv4() { listeners.ipv4 } else { listeners.ipv6.unwrap() };
+        let socket = tcp_socket_in(Some(&app.handle()), Domain::for_address(late)).unwrap();
+        assert_eq!(socket.connect(&late.into()).unwrap_err().raw_os_error(), Some(Errno::EINPROGRESS as i32));
+        captured.set_addresses(&[late.ip()].into()).unwrap();
+        let forgotten = redirect_unanswered(Some(&app.handle()), captured.addresses()).unwrap();
+        assert_eq!(forgotten, 1);
+        let prefix = format!("{}/{}", late.ip(), if late.is_ipv4() { 24 } else { 64 });
+        // Before the address is on the wire: the first SYN waits for that.
+        let elsewhere = listens.then(|| peer.listen(if late.is_ipv4() { "0.0.0.0:8080" } else { "[::]:8080" }));
+        run("ip", &[&["-n", &peer.name, "addr", "add", &prefix, "dev", "eth0"][..], nodad(&prefix)].concat());
+        let (mut server, _) = accept(&listener);
+        assert_eq!(original_destination(&server).unwrap(), Some(late));
+        elsewhere.iter().for_each(assert_nobody_came);
+        socket.set_nonblocking(false).unwrap();
+        assert_talk(&mut socket.into(), &mut server);
+        assert_eq!(redirect_unanswered(Some(&app.handle()), captured.addresses()).unwrap(), 0);
+        captured.remove().unwrap();
+    }
+}
+
+#[test]
 fn an_ipv6_endpoint_is_captured() {
     let Some((app, _peer)) = TestNamespace::pair() else { return };
     let mut captured = open(&app);
@@ -164,7 +196,10 @@ fn connections_older_than_capture_are_left_alone_and_counted() {
 
     let mut captured = open(&app);
     let listener = captured.take_listeners().remove(0).ipv4;
+    let _redirected = app.connect(address(VIRTUAL)).unwrap();
+    captured.note_older_connections().unwrap();
     assert_eq!(captured.count_older_connections().unwrap(), 0, "its address is not captured yet");
+    accept(&listener);
     captured.set_addresses(&addresses(&["10.77.0.2"])).unwrap();
     assert_eq!(captured.count_older_connections().unwrap(), 2);
     // Connection tracking meets both in the middle; the first packet it sees goes to a captured address.
