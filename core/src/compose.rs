@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::service::REPLICAS_MAX;
 use crate::config::problem::Problems;
 use crate::model::names::{Name, NameError};
 use crate::model::protocol::Protocol;

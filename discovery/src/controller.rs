@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use mesh_core::compose::Project;
+use mesh_core::compose::{Project, REPLICAS_MAX};
 use mesh_core::model::endpoint::EndpointState;
 use mesh_core::model::names::{Name, ServiceId};
 use mesh_core::model::replicas::{Action, Plan, ReplicaId, RuntimeKind, StepOutcome};
@@ -54,6 +54,8 @@ pub enum ControllerError {
     UnknownProject { name: String, suggestion: Option<String> },
     #[error("project {project} has no service {name}{}", hint(suggestion.as_deref()))]
     UnknownService { project: Name, name: String, suggestion: Option<String> },
+    #[error("{name}={count}: at most {REPLICAS_MAX} replicas of a service are run")]
+    TooMany { name: String, count: u32 },
     #[error(
         "service {service} is to run on {kind}, which this discovery does not have; it has: {present}. Start it with one, or choose \
          another with --runtime"

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 
-use crate::detect::peek::peek;
+use crate::detect::peek::{peek, peek_http};
 use crate::detect::verdict::{Detected, asks_a_proxy};
 use crate::error::{ProxyError, chain};
 use crate::h2::{ConnectionError, Refused};
@@ -315,15 +315,20 @@ async fn protocol(
     arrival: &Arrival,
     mut stream: TcpStream,
 ) -> Result<(Detected, ClientStream), ConnectionEnd> {
-    let wait = match arrival.protocol {
+    let limits = &arrival.limits;
+    // In boxes, as the handshake is.
+    let peeked = match arrival.protocol {
         ListenProtocol::Tcp => return Ok((Detected::Raw, ClientStream::plain(stream, Bytes::new()))),
         ListenProtocol::Auto if is_raw_port(arrival.dialled.port()) => {
             return Ok((Detected::Raw, ClientStream::plain(stream, Bytes::new())));
         }
-        ListenProtocol::Auto => arrival.listener.as_ref().map_or(Listener::DETECT_TIMEOUT, |one| one.detect_timeout),
-        ListenProtocol::Http => arrival.limits.idle_timeout,
+        ListenProtocol::Auto => {
+            let wait = arrival.listener.as_ref().map_or(Listener::DETECT_TIMEOUT, |one| one.detect_timeout);
+            Box::pin(peek(&mut stream, wait)).await
+        }
+        ListenProtocol::Http => Box::pin(peek_http(&mut stream, limits.idle_timeout, limits.header_timeout)).await,
     };
-    let Ok(peeked) = peek(&mut stream, wait).await else { return Err(ConnectionEnd::Closed) };
+    let Ok(peeked) = peeked else { return Err(ConnectionEnd::Closed) };
     let detected = match (arrival.protocol, peeked.detected) {
         (ListenProtocol::Http, _) if peeked.timed_out && peeked.bytes.is_empty() => return Err(ConnectionEnd::Idle),
         (ListenProtocol::Http, Detected::Http2) => Detected::Http2,
@@ -335,7 +340,7 @@ async fn protocol(
     if peeked.timed_out {
         worker.metrics.detect_timeouts.increase();
     }
-    Ok((detected, ClientStream::plain(stream, peeked.bytes)))
+    Ok((detected, ClientStream::plain(stream, peeked.bytes).begun_at(peeked.began.map(Into::into))))
 }
 
 async fn http(

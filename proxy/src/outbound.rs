@@ -7,8 +7,10 @@
 
 use std::cell::RefCell;
 use std::future::{Future, ready};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -177,7 +179,15 @@ pub fn answer(
     // Which endpoint, a connection, the exchange, and once more where that may help. Only this waits, and so only what it needs
     // is kept in the future that waits.
     Either::Right(async move {
-        let (head, body) = match retry::exchange(&walk, &mut record).await {
+        let answered = {
+            let mut exchange = pin!(retry::exchange(&walk, &mut record));
+            std::future::poll_fn(|cx| match exchange.as_mut().poll(cx) {
+                Poll::Ready(answered) => Poll::Ready(answered),
+                Poll::Pending => walk.interim.poll_malformed(cx).map(|source| Err(ProxyError::ClientCut { source })),
+            })
+            .await
+        };
+        let (head, body) = match answered {
             Ok(answered) => answered,
             Err(error) => return refused(error, is_grpc, record),
         };
@@ -204,17 +214,15 @@ fn prepare(
     headers::count_forward(&mut head)?;
     let (cluster, exact) = route(&worker, &client, &way, head.authority().unwrap_or_default())?;
     record.destined(&cluster, exact.is_some());
-    // An endpoint that speaks h2 alone switches no connection; it takes the request as it would be without (RFC 9110 section 7.8).
-    let can_switch = cluster.live.cluster().protocol != UpstreamProtocol::Http2;
     let wanted = Upgrade::wanted(&head).map_err(|problem| ProxyError::BadRequest { problem })?;
-    let mut upgrade = wanted.filter(|upgrade| upgrade.is_of_stream() || can_switch);
+    let mut upgrade = wanted.and_then(|upgrade| upgrade.of_endpoint(cluster.live.cluster().protocol, &head));
     headers::strip_hop_by_hop(&mut head.fields);
     client.forwarding.request(&mut head);
     headers::ensure_request_id(&mut head.fields, || worker.request_id());
     record.note_request_id(&head.fields);
     let live = &cluster.live;
     let protocol = match (live.cluster().protocol, head.version) {
-        _ if upgrade.as_ref().is_some_and(|upgrade| !upgrade.is_of_stream()) => UpstreamProtocol::Http1,
+        _ if upgrade.as_ref().is_some_and(Upgrade::takes_connection) => UpstreamProtocol::Http1,
         (UpstreamProtocol::AsDownstream, Version::HTTP_2) => UpstreamProtocol::Http2,
         (UpstreamProtocol::AsDownstream, _) => UpstreamProtocol::Http1,
         (named, _) => named,
@@ -233,7 +241,7 @@ fn prepare(
             }
         }
     }
-    let of_stream = upgrade.as_ref().is_some_and(Upgrade::is_of_stream);
+    let by_stream = upgrade.as_ref().is_some_and(|upgrade| !upgrade.takes_connection());
     if let Some(upgrade) = &mut upgrade {
         upgrade.ask(&mut head, protocol, || worker.random.borrow_mut().u128(..));
     }
@@ -244,8 +252,8 @@ fn prepare(
     let remember = (retries.attempts > 0 && !retries.on.is_empty()).then_some(retries.body_bytes_max);
     let body = match protocol {
         // What comes on the stream is for the tunnel.
-        UpstreamProtocol::Http2 if of_stream => ReplayableBody::Unanswered,
-        _ if of_stream => ReplayableBody::Empty,
+        UpstreamProtocol::Http2 if by_stream => ReplayableBody::Unanswered,
+        _ if by_stream => ReplayableBody::Empty,
         _ => ReplayableBody::new(body, remember, idle_timeout),
     };
     Ok(Walk { worker, client, way, cluster, exact, head, body, interim, upgrade, protocol, deadlines })
@@ -326,7 +334,12 @@ fn respond(
         Outcome::Switched => return switched(walk, head, body, record),
         Outcome::Broken { problem } => Some(problem),
     };
+    let required = upgrade::required(&head).filter(|_| walk.head.version != Version::HTTP_2);
     headers::strip_hop_by_hop_of_response(&mut head.fields);
+    if let Some(protocols) = required {
+        head.fields.add(Name::Upgrade, &protocols);
+        head.fields.push(b"connection", b"upgrade");
+    }
     walk.client.forwarding.response(&mut head);
     record.answered(head.status.as_u16(), &head.fields);
     if let Some(problem) = problem {

@@ -362,6 +362,9 @@ pub fn responses() -> Vec<answered::Row> {
         with("Connection: Set-Cookie\r\nSet-Cookie: a=b"),
         ok().without("set-cookie"),
     ));
+    let required = "HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade, X-Foo\r\nUpgrade: a/1, b\r\nX-Foo: 1\r\nContent-Length: 2\r\n\r\nok";
+    let told = passed(426).body("ok").without("x-foo").field("upgrade", "a/1, b").field("connection", "upgrade");
+    rows.push(row("9110 15.5.22: what a 426 requires is told", required, told));
     rows.push(row("9110 7.6.3: a response's Via is kept", with("Via: 1.0 fred"), ok()));
     rows.push(row(
         "9112 9.6: an origin's close is not the client's",

@@ -1,7 +1,8 @@
-//! Tunnels on a stream of h2 (RFC 8441), for endpoints of either version: what they are asked for, bytes both ways, and every end.
+//! Tunnels on a stream of h2 (RFC 8441), on either side or both: what they are asked for, bytes both ways, and every end.
 
 mod by_upgrade; // for an endpoint of HTTP/1.1
 mod by_stream; // for one of h2
+mod by_extended_connect; // for one of h2, for a client of HTTP/1.1
 mod flow; // whoever does not read holds the other back
 
 use libtest_mimic::Trial;
@@ -12,7 +13,7 @@ use crate::h2::heard::Said;
 use crate::scenario;
 
 pub fn trials() -> Vec<Trial> {
-    let all = [by_upgrade::SCENARIOS, by_stream::SCENARIOS, flow::SCENARIOS];
+    let all = [by_upgrade::SCENARIOS, by_stream::SCENARIOS, by_extended_connect::SCENARIOS, flow::SCENARIOS];
     all.into_iter().flat_map(|all| scenario::trials("tunnel", all)).collect()
 }
 

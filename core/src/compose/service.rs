@@ -17,7 +17,7 @@ use crate::model::names::Name;
 use crate::model::replicas::RuntimeKind;
 
 /// More replicas than this are taken for a slip of the finger.
-const REPLICAS_MAX: u32 = 1000;
+pub const REPLICAS_MAX: u32 = 1000;
 
 /// What holds for all services of a file.
 pub(super) struct Defaults<'a> {

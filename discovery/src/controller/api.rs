@@ -50,7 +50,7 @@ impl IntoResponse for ControllerError {
     fn into_response(self) -> Response {
         let status = match self {
             Self::UnknownProject { .. } | Self::UnknownService { .. } => StatusCode::NOT_FOUND,
-            Self::NoRuntime { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::NoRuntime { .. } | Self::TooMany { .. } => StatusCode::UNPROCESSABLE_ENTITY,
             // Somebody else asked for something in the same moment; asked again, it holds.
             Self::Store(StoreError::Conflict { .. }) => StatusCode::CONFLICT,
             Self::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mesh_core::compose::Project;
+use mesh_core::compose::{Project, REPLICAS_MAX};
 use mesh_core::config::suggest;
 use mesh_core::model::names::Name;
 use mesh_core::model::replicas::Plan;
@@ -53,10 +53,13 @@ impl Controller {
     /// Asks for other numbers of replicas.
     ///
     /// # Errors
-    /// No such project or service, or the store fails.
+    /// No such project or service, more than [`REPLICAS_MAX`], or the store fails; nothing was changed then.
     pub async fn scale(&self, project: &str, replicas: &BTreeMap<String, u32>) -> Result<Plan, ControllerError> {
         let (Desired { mut project, .. }, revision) = self.stored(project).await?;
         for (name, count) in replicas {
+            if *count > REPLICAS_MAX {
+                return Err(ControllerError::TooMany { name: name.clone(), count: *count });
+            }
             let service = Name::new(name).ok().and_then(|name| project.services.get_mut(&name));
             match service {
                 Some(service) => service.replicas = *count,

@@ -107,6 +107,9 @@ async fn replicas_are_kept_scaled_rolled_and_taken_down() {
     running.until("one was removed", |replicas| replicas.len() == 2 && names(replicas) == all[..2]).await;
     let error = running.controller.scale("t", &BTreeMap::from([("wed".to_owned(), 2)])).await.unwrap_err().to_string();
     assert_eq!(error, "project t has no service wed; did you mean web?");
+    let many = BTreeMap::from([("web".to_owned(), 1001)]);
+    let error = running.controller.scale("t", &many).await.unwrap_err().to_string();
+    assert_eq!(error, "web=1001: at most 1000 replicas of a service are run");
 
     let text = text.replace("600", "601").replace('3', "2");
     running.controller.apply(project(&text)).await.unwrap();

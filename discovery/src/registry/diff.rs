@@ -101,7 +101,7 @@ impl fmt::Display for Change {
                 write!(f, "condition {} on {}: {}", condition.kind, condition.object, condition.message)
             }
             Self::ConditionRemoved(condition) => {
-                write!(f, "condition {} on {} is over", condition.kind, condition.object)
+                write!(f, "condition {} on {} is over: {}", condition.kind, condition.object, condition.message)
             }
         }
     }

@@ -358,7 +358,7 @@ fn changes_are_told_one_line_each() {
         "endpoint shop-web-c1 (c1) of web.shop removed: no provider sees it",
         "endpoint shop-web-c2 (c2) of web.shop removed: no provider sees it",
         "service web.shop removed: nobody serves or declares it",
-        "condition NoPort on container/x is over",
+        "condition NoPort on container/x is over: exposes none",
     ];
     assert_eq!(lines(&second, &third), expected);
     assert!(lines(&third, &third).is_empty());

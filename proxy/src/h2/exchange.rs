@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::error::{Reset, SendError};
+use super::error::{Reset, ResetBy, SendError};
 use super::frame::Code;
 use super::link::{Link, Stream};
 use super::streams::Received;
@@ -50,6 +50,13 @@ impl Interim for Stream {
     fn tell(&self, head: &ResponseHead) {
         // A client that left needs to be told nothing.
         let _ = self.send_response(head, false);
+    }
+
+    fn poll_malformed(&self, cx: &mut Context<'_>) -> Poll<Broken> {
+        match self.poll_reset(cx) {
+            Poll::Ready(source) if matches!(source.by, ResetBy::Rules { .. }) => Poll::Ready(Broken::Stream { source }),
+            _ => Poll::Pending,
+        }
     }
 }
 

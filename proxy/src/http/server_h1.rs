@@ -149,7 +149,7 @@ impl Server<'_> {
         &mut self,
         mut draining: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<Request, Served<S>> {
-        let mut head_since = None;
+        let mut head_since = self.connection.borrow_mut().stream().take_begun_at();
         let idle_since = self.client.idle_since();
         let stopped = std::future::poll_fn(|cx| {
             let mut connection = self.connection.borrow_mut();

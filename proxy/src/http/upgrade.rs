@@ -2,8 +2,9 @@
 //! agreed.
 //!
 //! A client of HTTP/1.1 asks with `Upgrade` (RFC 9110 section 7.8), and is answered 101. One of h2 asks for a tunnel on a stream, by an
-//! extended CONNECT (RFC 8441 section 4), and is answered with a 2xx. For an endpoint of HTTP/1.1 a tunnel becomes an upgrade. The key
-//! of WebSocket, which h2 does not have, is then ours (RFC 6455 section 4.1).
+//! extended CONNECT (RFC 8441 section 4), and is answered with a 2xx. For an endpoint of HTTP/1.1 a tunnel becomes an upgrade, and for
+//! one of h2 WebSocket's upgrade a tunnel. The key of WebSocket, which h2 does not have, is then ours to give, or to answer (RFC 6455
+//! section 4).
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -34,6 +35,8 @@ pub enum Upgrade {
     Stream { protocol: Vec<u8> },
     /// Its stream, this protocol, by an upgrade of a connection to an endpoint. `accept` is what it has to answer to our key.
     StreamByConnection { protocol: Vec<u8>, accept: Option<String> },
+    /// Its connection, WebSocket, by a tunnel to an endpoint. `accept` answers the client's key.
+    ConnectionByStream { accept: String },
 }
 
 /// What an endpoint made of it.
@@ -63,10 +66,25 @@ impl Upgrade {
         }
     }
 
-    /// Whether the client speaks h2.
+    /// The same, as an endpoint of that protocol can be asked for it, as long as the head of the request is as it came. One that
+    /// speaks h2 switches no connection: but for WebSocket it takes the request as it would be without (RFC 9110 section 7.8).
     #[must_use]
-    pub fn is_of_stream(&self) -> bool {
-        !matches!(self, Self::Connection { .. })
+    pub fn of_endpoint(self, of: UpstreamProtocol, head: &RequestHead) -> Option<Self> {
+        let Self::Connection { wanted } = &self else { return Some(self) };
+        if of != UpstreamProtocol::Http2 {
+            return Some(self);
+        }
+        let mut protocols = wanted.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let is_wanted =
+            protocols.any(|protocol| protocol.eq_ignore_ascii_case(WEBSOCKET)) && head.method == Method::GET;
+        let key = std::str::from_utf8(head.fields.named(KEY)?).ok()?;
+        is_wanted.then(|| Self::ConnectionByStream { accept: accept_of(key) })
+    }
+
+    /// Whether an endpoint is asked for a connection of its own.
+    #[must_use]
+    pub fn takes_connection(&self) -> bool {
+        matches!(self, Self::Connection { .. })
     }
 
     /// Asks an endpoint of that protocol. The fields of the client's connection are gone already.
@@ -90,6 +108,12 @@ impl Upgrade {
             });
             *self = Self::StreamByConnection { protocol: std::mem::take(protocol), accept };
         }
+        if let Self::ConnectionByStream { .. } = self {
+            head.fields.remove(Name::ContentLength);
+            remove(&mut head.fields, KEY);
+            head.method = Method::CONNECT;
+            head.set_protocol(WEBSOCKET);
+        }
         if let Self::Connection { wanted: protocol } | Self::StreamByConnection { protocol, .. } = self {
             head.fields.append(Name::Connection, b"upgrade");
             head.fields.add(Name::Upgrade, protocol);
@@ -105,7 +129,17 @@ impl Upgrade {
                 leave_only_message(head);
                 Outcome::Switched
             }
-            Self::Connection { .. } | Self::Stream { .. } if !is_switch => Outcome::Answered,
+            Self::ConnectionByStream { accept } if head.status.is_success() => {
+                leave_only_message(head);
+                remove(&mut head.fields, ACCEPT);
+                head.status = StatusCode::SWITCHING_PROTOCOLS;
+                head.fields.add(Name::Upgrade, WEBSOCKET);
+                head.fields.push(ACCEPT, accept.as_bytes());
+                Outcome::Switched
+            }
+            Self::Connection { .. } | Self::Stream { .. } | Self::ConnectionByStream { .. } if !is_switch => {
+                Outcome::Answered
+            }
             Self::Connection { wanted } => match switched_to(&head.fields, wanted) {
                 Some(protocol) => {
                     leave_only_message(head);
@@ -114,7 +148,7 @@ impl Upgrade {
                 }
                 None => UNASKED,
             },
-            Self::Stream { .. } => UNASKED,
+            Self::Stream { .. } | Self::ConnectionByStream { .. } => UNASKED,
             Self::StreamByConnection { protocol, accept } if is_switch => {
                 if switched_to(&head.fields, protocol).is_none() {
                     return UNASKED;
@@ -135,6 +169,13 @@ impl Upgrade {
             Self::StreamByConnection { .. } => Outcome::Answered,
         }
     }
+}
+
+/// What a 426 says that is wanted, which is its whole point, and so goes on to a client of HTTP/1.1 (RFC 9110 section 15.5.22).
+#[must_use]
+pub fn required(head: &ResponseHead) -> Option<Vec<u8>> {
+    let protocols = || head.fields.members(Name::Upgrade).collect::<Vec<_>>().join(&b", "[..]);
+    (head.status == StatusCode::UPGRADE_REQUIRED).then(protocols).filter(|protocols| !protocols.is_empty())
 }
 
 /// A 101 to a request that asked for nothing of that kind.
@@ -207,6 +248,11 @@ mod tests {
         is_broken(&web_socket, 101, &[("upgrade", "other"), ("sec-websocket-accept", "yes")]);
         is_broken(&web_socket, 200, &[]);
         check(&other, 101, &[("upgrade", "other")], Outcome::Switched);
+        let by_stream = Upgrade::ConnectionByStream { accept: "yes".to_owned() };
+        check(&by_stream, 403, &[], Outcome::Answered);
+        is_broken(&by_stream, 101, &[("upgrade", "websocket")]);
+        let names = ["x-a", "upgrade", "sec-websocket-accept"].map(str::to_owned).to_vec();
+        assert_eq!(settled(&by_stream, 200, &[("x-a", "1")]), (Outcome::Switched, 101, names));
         let fields =
             [("connection", "upgrade"), ("upgrade", "websocket"), ("Sec-WebSocket-Accept", "yes"), ("x-a", "1")];
         assert_eq!(settled(&web_socket, 101, &fields), (Outcome::Switched, 200, vec!["x-a".to_owned()]));

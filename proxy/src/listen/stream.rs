@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use socket2::SockRef;
@@ -42,19 +42,32 @@ pub struct ClientStream {
     transport: Transport,
     /// Read already, to be read again.
     prefix: Bytes,
+    /// When the first of it came.
+    begun_at: Option<Instant>,
     flags: Arc<StreamFlags>,
 }
 
 impl ClientStream {
     #[must_use]
     pub fn plain(stream: TcpStream, prefix: Bytes) -> Self {
-        Self { transport: Transport::Plain(stream), prefix, flags: Arc::default() }
+        Self { transport: Transport::Plain(stream), prefix, begun_at: None, flags: Arc::default() }
     }
 
     #[must_use]
     pub fn tls(stream: TlsStream<TcpStream>) -> Self {
         let transport = Transport::Tls(Box::new(stream));
-        Self { transport, prefix: Bytes::new(), flags: Arc::default() }
+        Self { transport, prefix: Bytes::new(), begun_at: None, flags: Arc::default() }
+    }
+
+    #[must_use]
+    pub fn begun_at(mut self, begun_at: Option<Instant>) -> Self {
+        self.begun_at = begun_at;
+        self
+    }
+
+    /// When the client began to speak, if that was looked at; told once.
+    pub fn take_begun_at(&mut self) -> Option<Instant> {
+        self.begun_at.take()
     }
 
     #[must_use]

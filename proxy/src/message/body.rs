@@ -56,4 +56,9 @@ pub type ClientBody = Box<dyn Body<Error = Broken>>;
 pub trait Interim {
     /// A 1xx other than 101. It is dropped where the client's version has none.
     fn tell(&self, head: &ResponseHead);
+
+    /// Ready when the request was ended because it turned out to be malformed, and has been answered so, whoever reads its body.
+    fn poll_malformed(&self, _: &mut Context<'_>) -> Poll<Broken> {
+        Poll::Pending
+    }
 }

@@ -117,6 +117,14 @@ async fn what_makes_no_sense_in_h2_is_refused_with_its_reason() {
     .await;
     assert_eq!(mesh.metric("mesh_h2_limits_reached_total", &["max_header_bytes"]).await, 1.0);
     assert_eq!(backend.count(), 0);
+
+    // What shows later on, while the request waits for its endpoint: a body that is shorter than was said.
+    let length = [&[0x83, 0x86, 0x84, 0x01, 0x01, b'x', 0, 14], b"content-length".as_slice(), &[1, b'5']].concat();
+    let body = h2_frame(kind::DATA, flag::END_STREAM, 1, b"abc");
+    let short = [h2_frame(kind::HEADERS, flag::END_HEADERS, 1, &length), body].concat();
+    let answer = h2_answer(mesh.proxy, &short).await.unwrap();
+    assert_eq!(answer[0], (":status".into(), "400".into()));
+    eventually("it is counted as what it was", async || counted(&["http2", "DPE", "4xx"]).await == 3.0).await;
 }
 
 #[tokio::test]

@@ -33,6 +33,10 @@ pub fn parse(origin: &str, text: &str) -> Result<Observation, Problems> {
     let root = document.root();
     let mut observation = Observation::default();
     let mut seen: BTreeMap<ServiceId, String> = BTreeMap::new();
+    if root.has("services") && root.raw("services").is_none() {
+        // As an editor leaves it in the middle of a change.
+        root.problem("services", "is empty; [] is how a file says that there are none");
+    }
     for section in root.sections("services") {
         let service = read_service(&section, origin);
         if let Some((service, endpoints)) = service {

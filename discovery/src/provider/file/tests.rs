@@ -59,6 +59,8 @@ fn a_file_says_what_it_says() {
     ];
     assert_eq!(endpoints, expected);
     assert_eq!(parse::parse("mesh.yaml", "services: []").unwrap(), Observation::default());
+    let half = parse::parse("mesh.yaml", "services:\n").unwrap_err().to_string();
+    assert!(half.contains("services: null: is empty; [] is how"), "{half}");
     assert!(parse::parse("mesh.yaml", "").unwrap_err().to_string().contains("is empty"), "it is about to be written");
 }
 

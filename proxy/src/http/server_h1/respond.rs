@@ -115,6 +115,8 @@ impl<'s, B: Body<Error = ProxyError>> Response<'s, B> {
             waiting = Some((sent, since));
             ready!(timer.poll_until(since + patience, cx));
             reached(limit);
+            // What it does not take shall not lie in the kernel for it.
+            connection.stream().flags().reset_on_close();
             Poll::Ready(Err(Broken::Connection { source: io::ErrorKind::TimedOut.into() }))
         })
         .await;
