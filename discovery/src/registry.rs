@@ -145,7 +145,7 @@ impl Registry {
             }
         }
         self.departed.update(&self.snapshot, &merged.endpoints, &merged.foreign_addresses, now);
-        let arriving = merge::not_there_yet(merged.arriving, &services, &merged.endpoints);
+        let arriving = merge::not_there_yet(merged.arriving, &merged.endpoints);
         let mut departed = self.departed.known_to(&services);
         departed.retain(|address, _| !arriving.contains_key(address));
         let mut next = Snapshot {

@@ -93,6 +93,11 @@ struct Arrival {
 /// How long a connection out of a namespace that nobody has named waits for its name, as long as one may still come.
 const NAMING_WAIT_MAX: Duration = Duration::from_millis(500);
 
+/// How long a connection to a container that is about to start waits until it is known what that is, and how often it looks. A start
+/// takes some hundred milliseconds, on a busy machine a second or two.
+const COMING_WAIT_MAX: Duration = Duration::from_secs(3);
+const COMING_LOOK_EVERY: Duration = Duration::from_millis(10);
+
 /// Carries one connection to its end.
 pub async fn serve(worker: Rc<Worker>, tls: SharedTls, accepted: Accepted) {
     worker.metrics.connections_accepted.increase();
@@ -149,8 +154,9 @@ async fn carry_captured(
     let Caller { origin, services, gone, .. } = caller.borrow().clone();
     drop(caller);
     let gone = Some(gone);
-    let local = worker.state.current();
     let view = CallerView { services: &services, networks: &origin.networks };
+    wait_for_coming(worker, dialled, view).await;
+    let local = worker.state.current();
     let arrival = match local.view.book.look_up(dialled, view) {
         Destination::Virtual(name) => {
             let Some(listener) = local.view.listener(&name) else { return ConnectionEnd::Drained };
@@ -160,7 +166,8 @@ async fn carry_captured(
             let protocol = found.protocol.listen();
             Arrival::behind(protocol, dialled, Way::to_endpoint(origin, found, gone))
         }
-        Destination::Elsewhere => {
+        // It never came.
+        Destination::Elsewhere | Destination::Coming => {
             let toward = Toward::Elsewhere(dialled);
             Arrival::behind(ListenProtocol::Tcp, dialled, Way { origin, toward, gone })
         }
@@ -176,6 +183,15 @@ async fn carry_captured(
     };
     drop(local);
     carry(worker, tls, arrival, accepted).await
+}
+
+/// As long as what was dialled is about to start. Carried before that is known, its calls would stay with it alone.
+async fn wait_for_coming(worker: &Worker, dialled: SocketAddr, caller: CallerView<'_>) {
+    let is_coming = || matches!(worker.state.current().view.book.look_up(dialled, caller), Destination::Coming);
+    let until = Instant::now() + COMING_WAIT_MAX;
+    while is_coming() && Instant::now() < until {
+        tokio::time::sleep(COMING_LOOK_EVERY).await;
+    }
 }
 
 impl Arrival {

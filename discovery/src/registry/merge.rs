@@ -10,7 +10,7 @@ use mesh_core::model::endpoint::{Endpoint, EndpointState};
 use mesh_core::model::names::{EndpointId, Name, ServiceId};
 use mesh_core::model::policy::Policy;
 use mesh_core::model::protocol::Protocol;
-use mesh_core::model::service::{Service, ServicePort};
+use mesh_core::model::service::ServicePort;
 use mesh_core::model::snapshot::{Arriving, Workload};
 
 use crate::provider::{
@@ -100,16 +100,15 @@ pub fn merge(observations: &BTreeMap<ProviderName, Observation>, verdicts: &BTre
     merged
 }
 
-/// What is still to come, of services that are known: the first of a service is nobody's replacement.
+/// What is still to come. The first of a service, which nobody knows yet, is told as well: a call to it waits until it is known.
 #[must_use]
 pub fn not_there_yet(
     mut arriving: BTreeMap<IpAddr, Arriving>,
-    services: &BTreeMap<ServiceId, Arc<Service>>,
     endpoints: &BTreeMap<ServiceId, Arc<[Arc<Endpoint>]>>,
 ) -> BTreeMap<IpAddr, Arriving> {
     let all = endpoints.values().flat_map(|list| list.iter()).flat_map(|endpoint| &endpoint.addresses);
     let alive: BTreeSet<IpAddr> = all.map(|address| address.address).collect();
-    arriving.retain(|address, one| services.contains_key(&one.service) && !alive.contains(address));
+    arriving.retain(|address, _| !alive.contains(address));
     arriving
 }
 

@@ -280,7 +280,7 @@ fn an_address_is_its_services_before_its_endpoint_is_there() {
     assert_eq!((&*arriving(&next), next.departed.len()), ("10.0.0.2", 0), "who comes counts before who left");
     registry.observe("docker", web(vec![], "unknown"));
     let next = registry.next(now).unwrap();
-    assert_eq!((&*arriving(&next), next.departed.len()), ("", 1), "the first of its service");
+    assert_eq!((&*arriving(&next), next.departed.len()), ("10.0.0.2", 0), "the first of its service too");
 }
 
 #[test]

@@ -86,6 +86,8 @@ pub enum Destination {
     Nobody,
     /// An endpoint's own address: what comes over the connection decides.
     Endpoint(Dialled),
+    /// An address that the first endpoint of a service is about to have: nobody knows its ports yet.
+    Coming,
     /// Nothing of ours: carried as it was dialled.
     Elsewhere,
 }
@@ -165,7 +167,9 @@ impl AddressBook {
             CaptureMode::Auto if caller.services.contains(&known.service) => Rule::Pinned,
             CaptureMode::Auto => Rule::Named,
         };
-        let Some(port) = known.ports.get(&address.port()) else { return Destination::Elsewhere };
+        let Some(port) = known.ports.get(&address.port()) else {
+            return if known.is_coming() { Destination::Coming } else { Destination::Elsewhere };
+        };
         Destination::Endpoint(Dialled {
             address,
             network: Arc::clone(&known.network),
@@ -180,6 +184,11 @@ impl AddressBook {
 }
 
 impl Known {
+    /// A container that has not started has no start yet.
+    fn is_coming(&self) -> bool {
+        self.ports.is_empty() && self.endpoint.as_ref().is_some_and(|id| id.start == 0)
+    }
+
     fn of(address: &CapturedAddress, clusters: &HashMap<(&ServiceId, u16), &Arc<str>>) -> Self {
         let port = |port: &CapturedPort| {
             let cluster = clusters.get(&(&address.service, port.service_port))?;

@@ -52,6 +52,18 @@ fn only(name: &str, count: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
+fn a_call_to_the_first_of_a_service_waits_until_it_is_known() {
+    let Some(shop) = Shop::open() else { return };
+    let told = Told::default().workload("client.shop", &shop.client).coming(11);
+    let proxy = Proxy::capturing(&told);
+    eventually("it is captured", || (proxy.captured() == 1.0).then_some(()));
+    let mut kept = shop.client.client("10.78.0.11:8080");
+    eventually("it waits", || (proxy.metric("mesh_connections_active", &[]) == 1.0).then_some(()));
+    proxy.told.send_replace(shop.told().resources());
+    assert_eq!(answers(40, "10.78.0.2", || kept.get("web")).len(), 2);
+}
+
+#[test]
 fn a_virtual_ip_is_the_service() {
     let Some(shop) = Shop::open() else { return };
     let proxy = Proxy::capturing(&shop.told());

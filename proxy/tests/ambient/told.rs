@@ -35,6 +35,8 @@ pub struct Told {
     endpoints: Vec<(u8, EndpointState)>,
     /// Addresses of endpoints that left.
     departed: Vec<u8>,
+    /// Addresses of the first endpoints of a service, which have not started.
+    coming: Vec<u8>,
     workloads: Vec<CaptureWorkload>,
     pub mode: CaptureMode,
 }
@@ -47,6 +49,11 @@ impl Told {
 
     pub fn departed(mut self, n: u8) -> Self {
         self.departed.push(n);
+        self
+    }
+
+    pub fn coming(mut self, n: u8) -> Self {
+        self.coming.push(n);
         self
     }
 
@@ -90,7 +97,13 @@ impl Told {
             all.assignments.insert(Arc::clone(&cluster), Arc::new(Assignment { cluster, endpoints }));
         }
         let present = self.endpoints.iter().map(|(n, _)| self.address(*n, true));
-        let addresses = present.chain(self.departed.iter().map(|n| self.address(*n, false))).collect();
+        let left = self.departed.iter().map(|n| self.address(*n, false));
+        let coming = self.coming.iter().map(|n| CapturedAddress {
+            endpoint: Some(EndpointId::new(&format!("web-{n}"), 0)),
+            ports: Vec::new(),
+            ..self.address(*n, true)
+        });
+        let addresses = present.chain(left).chain(coming).collect();
         let virtual_ip_range = "240.240.0.0/16".parse().unwrap();
         let map = CaptureMap { virtual_ip_range, workloads: self.workloads.clone(), foreign: Vec::new(), addresses };
         Arc::new(Resources { capture: Some(Arc::new(map)), ..all })

@@ -51,6 +51,12 @@ fn book() -> AddressBook {
         // One address on two networks.
         captured("10.0.0.9", "front", Some("e"), CaptureMode::Auto),
         captured("10.0.0.9", "back", Some("f"), CaptureMode::Auto),
+        // The first of its service: nobody knows its ports.
+        CapturedAddress {
+            endpoint: Some(EndpointId::new("g", 0)),
+            ports: Vec::new(),
+            ..captured("10.0.0.10", "front", None, CaptureMode::Auto)
+        },
     ];
     AddressBook::build(&Resources {
         listeners: listeners.into_iter().map(|listener| (Arc::clone(&listener.name), listener)).collect(),
@@ -89,6 +95,7 @@ fn the_address_says_what_it_is() {
                 let endpoint = dialled.endpoint.map_or_else(|| "left".to_owned(), |id| id.unit.to_string());
                 format!("{endpoint} of {}", dialled.cluster)
             }
+            Destination::Coming => "coming".to_owned(),
             Destination::Elsewhere => "elsewhere".to_owned(),
         };
         assert_eq!(found, expected, "{address}");
@@ -105,6 +112,7 @@ fn the_address_says_what_it_is() {
     check("10.0.0.5:8080", "elsewhere");
     check("10.0.0.6:8080", &format!("left of outbound|80||{FQDN}"));
     check("10.0.0.9:8080", &format!("e of outbound|80||{FQDN}"));
+    check("10.0.0.10:8080", "coming");
     check("192.0.2.1:443", "elsewhere");
 }
 
