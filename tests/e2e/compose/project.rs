@@ -137,7 +137,7 @@ impl Project {
 
     /// Everything a client has printed.
     pub fn calls(&self, client: &str) -> Calls {
-        Calls { lines: docker(&["logs", &self.replica(client)]).lines().map(str::to_owned).collect() }
+        Calls::of(&self.replica(client))
     }
 
     /// Waits until `client` got answers from exactly these replicas in its last `count` calls.
@@ -168,6 +168,10 @@ pub struct Calls {
 }
 
 impl Calls {
+    pub fn of(container: &str) -> Self {
+        Self { lines: docker(&["logs", container]).lines().map(str::to_owned).collect() }
+    }
+
     pub fn last(&self, count: usize) -> Self {
         Self { lines: self.lines[self.lines.len().saturating_sub(count)..].to_vec() }
     }
