@@ -16,7 +16,7 @@ use libtest_mimic::Arguments;
 use mesh_tests::daemon::{Daemon, binary};
 use mesh_tests::eventually::{eventually, until};
 use mesh_tests::need::{Need, trial};
-use project::{DEADLINE, Image, Project, docker};
+use project::{Calls, DEADLINE, Image, Project, docker};
 use serde_json::Value;
 
 /// One mesh at a time: each takes all containers of the engine.
