@@ -284,7 +284,7 @@ fn a_name_that_the_proxys_file_has_is_rejected() {
     listens(80);
     until("the rejection", DEADLINE, || clashes(1) && rejected(1));
     until("the words for it", DEADLINE, || {
-        readyz().contains(&format!("the file and the control plane both have a listener on {address}:80"))
+        readyz().contains(&format!("the file and the control plane both have a listener named {address}:80"))
     });
     listens(81);
     until("no clash", DEADLINE, || clashes(0));

@@ -24,21 +24,18 @@ pub fn check_pick(sky: &Sky, cluster: &LiveCluster, tried: &[EndpointId], picked
     };
     let (id, priority) = (pick.endpoint.id(), pick.endpoint.target.priority);
     assert!(takers.iter().any(|one| one.id() == id), "{sky}: {name}: {id} takes no requests, and is picked");
-    // The best priority at which somebody is not out; all out: the best one.
-    let serving: Vec<_> = takers.iter().filter(|one| !is_out(one)).collect();
-    assert_eq!(pick.panic, serving.is_empty(), "{sky}: {name}: {id}: panic");
-    let best = serving.iter().map(|one| one.target.priority).min();
-    let best = best.or(takers.iter().map(|one| one.target.priority).min());
-    assert_eq!(Some(priority), best, "{sky}: {name}: {id} is of another priority");
-    assert!(pick.panic || !is_out(pick.endpoint), "{sky}: {name}: {id} is out, and others are not");
-    let mut beside = takers.iter().filter(|one| one.target.priority == priority && (pick.panic || !is_out(one)));
-    let untried = beside.find(|one| !tried.contains(one.id()));
     assert_eq!(pick.again, tried.contains(id), "{sky}: {name}: {id}");
-    assert!(
-        !pick.again || untried.is_none(),
-        "{sky}: {name}: {id} was tried, {:?} was not",
-        untried.map(|one| one.id())
-    );
+    // Nobody is tried again while another was not tried at all, be it one that is out.
+    let untried = takers.iter().find(|one| !tried.contains(one.id()));
+    assert_eq!(pick.again, untried.is_none(), "{sky}: {name}: {id}: {:?} was not tried", untried.map(|one| one.id()));
+    // Among those, one that is not out, if there is one; of the best priority.
+    let may_be = |one: &&&Arc<LiveEndpoint>| pick.again || !tried.contains(one.id());
+    let is_serving = takers.iter().filter(may_be).any(|one| !is_out(one));
+    assert_eq!(pick.panic, !is_serving, "{sky}: {name}: {id}: panic");
+    assert!(pick.panic || !is_out(pick.endpoint), "{sky}: {name}: {id} is out, and others are not");
+    let fitting = takers.iter().filter(may_be).filter(|one| pick.panic || !is_out(one));
+    let best = fitting.map(|one| one.target.priority).min();
+    assert_eq!(Some(priority), best, "{sky}: {name}: {id} is of another priority");
 }
 
 /// Tells how a try ended. True when the endpoint is taken out for it.

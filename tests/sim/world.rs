@@ -241,7 +241,12 @@ impl World {
 
     fn has_converged(&self) -> bool {
         let Self { sky, engine, discovery, planner, proxies, .. } = self;
-        let lives = self.catalogue_is_what_runs();
+        // One for which there was no virtual IP is not in the catalogue until another's is free.
+        let is_there = |(name, _, count): &(&str, u16, u32)| {
+            let service = ServiceId::new(name_of(name), name_of("shop"));
+            *count == 0 || discovery.snapshot.services.contains_key(&service)
+        };
+        let lives = self.catalogue_is_what_runs() && self.expected().iter().all(is_there);
         lives
             && planner.is_as_asked(sky, engine, &discovery.snapshot)
             && proxies.iter().all(|proxy| proxy.is_converged(discovery))
@@ -263,11 +268,16 @@ impl World {
         known == runs
     }
 
+    /// Services, each with its port and how many replicas it has in the end.
+    fn expected(&self) -> [(&'static str, u16, u32); 3] {
+        let wanted = &self.wanted;
+        [("web", 8080, wanted.web + wanted.canary), ("api", 9000, wanted.api), ("cache", 7000, 4)]
+    }
+
     /// The compose file, endpoint by endpoint, in the catalogue and in every proxy's view.
     fn check_catalogue(&self) {
-        let Self { sky, wanted, .. } = self;
-        let expected = [("web", 8080, wanted.web + wanted.canary), ("api", 9000, wanted.api), ("cache", 7000, 4)];
-        for (name, port, count) in expected {
+        let sky = &self.sky;
+        for (name, port, count) in self.expected() {
             let service = ServiceId::new(name_of(name), name_of("shop"));
             let ready = self.discovery.snapshot.ready_endpoints_of(&service).count();
             assert_eq!(ready, count as usize, "{sky}: ready endpoints of {service}");
@@ -283,7 +293,7 @@ impl World {
         }
         let canaries = ServiceId::new(name_of("web"), name_of("shop"));
         let canaries = self.discovery.snapshot.endpoints_of(&canaries).iter().filter(|one| one.weight == 20);
-        assert_eq!(canaries.count(), wanted.canary as usize, "{sky}: canaries, by their weight");
+        assert_eq!(canaries.count(), self.wanted.canary as usize, "{sky}: canaries, by their weight");
     }
 
     /// Everything is well: each request is answered, and shares are as configured.

@@ -52,14 +52,14 @@ pub async fn up(client: &Client, output: Output, arguments: UpArguments) -> anyh
         return Ok(ExitCode::FAILURE);
     }
     let seen = newest_event(client).await?;
-    let _: Value = client.call(Method::PUT, &format!("/v1/projects/{}", project.name), Some(&project)).await?;
+    let Planned { plan } = client.call(Method::PUT, &format!("/v1/projects/{}", project.name), Some(&project)).await?;
     if arguments.detach {
         return Ok(ExitCode::SUCCESS);
     }
     let wanted: u32 = project.services.values().map(|service| service.replicas).sum();
     let deadline = Instant::now() + arguments.wait_timeout;
     let missing = |replicas: &[ReplicaStatus]| awaited::missing(&project, replicas);
-    let patience = Patience { deadline, ends_where_hopeless: true };
+    let patience = Patience { deadline, ends_where_hopeless: true, since_plan: plan.number };
     follow(client, project.name.as_str(), seen, patience, missing)
         .await
         .with_context(|| format!("not all of {} is as the file asks for", project.name))?;
@@ -109,7 +109,7 @@ pub async fn down(client: &Client, arguments: DownArguments) -> anyhow::Result<E
         left.map(|replica| format!("{} is {}", replica.name, replica.state)).collect()
     };
     // A start that was under way may fail yet; what is wanted is the end.
-    let patience = Patience { deadline, ends_where_hopeless: false };
+    let patience = Patience { deadline, ends_where_hopeless: false, since_plan: 0 };
     follow(client, &name, seen, patience, left)
         .await
         .with_context(|| format!("something of {name} is left; `mesh-ctl ps -p {name}` says what"))?;
@@ -298,6 +298,8 @@ struct Patience {
     deadline: Instant,
     /// Not beyond a failure that no further try mends.
     ends_where_hopeless: bool,
+    /// What failed for an earlier plan was asked for otherwise.
+    since_plan: u64,
 }
 
 /// Tells every step of a project as it happens, until nothing is missing any more.
@@ -318,7 +320,8 @@ async fn follow(
                 tell(&event);
                 match &event.outcome {
                     StepOutcome::Failed { error, lasting } => {
-                        let lasting = *lasting && event.step.action != Action::Remove;
+                        let is_ours = event.plan >= patience.since_plan;
+                        let lasting = *lasting && is_ours && event.step.action != Action::Remove;
                         drop(failures.insert(event.step.replica.to_string(), (error.clone(), lasting)))
                     }
                     _ => drop(failures.remove(&event.step.replica.to_string())),
